@@ -1,0 +1,204 @@
+// Package workflow is the language: a definition (JSON or YAML) is parsed with its positions, checked as a whole and
+// compiled into a Workflow. Pure: no context, clock, randomness or IO.
+package workflow
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"time"
+)
+
+// Hash identifies a definition: SHA-256 of its canonical JSON.
+type Hash [32]byte
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// Workflow is a compiled definition. It is immutable and safe for concurrent use.
+type Workflow struct {
+	Name        string
+	Description string
+	Labels      map[string]string
+	Hash        Hash
+	Source      json.RawMessage // canonical JSON: sorted keys, no insignificant space
+
+	Input         *Schema   // of the run's input; nil: any JSON value
+	Output        *Template // of the run's result; nil: the output of the last listed main step
+	Stakes        *Template // renders to low, normal or high; nil: normal
+	Mode          *Template // renders to interactive or batch; nil: batch
+	Timeout       time.Duration
+	MaxParallel   int
+	Priority      int
+	BaselineModel string
+
+	Contracts map[string]*Schema
+	Agents    map[string]*Agent
+	Chains    map[string]*Chain
+
+	Steps                    []*Step // every step; a container stands before its contents; Step.Index is the place here
+	Main, OnFailure, Finally []*Step // the top-level lists, in listed order
+
+	byPath map[string]*Step
+}
+
+// Step finds a step by its path, or nil.
+func (w *Workflow) Step(path string) *Step { return w.byPath[path] }
+
+// Kind is the one kind key of a step.
+type Kind string
+
+// The kinds of step.
+const (
+	KindAgent  Kind = "agent"
+	KindTool   Kind = "tool"
+	KindSet    Kind = "set"
+	KindGroup  Kind = "group"
+	KindSwitch Kind = "switch"
+)
+
+// Section is the top-level list a step belongs to, itself or through its containers.
+type Section uint8
+
+// The sections, in the order they run.
+const (
+	SectionMain Section = iota
+	SectionOnFailure
+	SectionFinally
+)
+
+// Step is one compiled step. Exactly one of Agent, Tool, Set, Group and Switch is set, by Kind.
+type Step struct {
+	ID      string
+	Path    string // unique in the workflow; equals ID in the scopes of this version
+	Index   int
+	Kind    Kind
+	Section Section
+	Parent  *Step // the group or switch around it; nil at the top
+	Case    int   // which case of its parent switch it belongs to
+
+	Edges      []int // steps to be settled before this one is ready: needs ∪ steps read; without duplicates
+	Dependants []int // the inverse of Edges
+
+	When    *Expr
+	Timeout time.Duration // of one attempt; of a container: of everything inside; 0: none
+	Retry   Retry         // of agent and tool steps
+
+	// Volatile: the input reads the clock or the running cost, so it cannot be rendered again later
+	// and is kept in the log.
+	Volatile bool
+
+	Agent  *AgentStep
+	Tool   *ToolStep
+	Set    *Template // a JSON object
+	Group  *GroupStep
+	Switch *SwitchStep
+}
+
+// AgentStep is one agent at work: the agent's definition with the step's own keys laid over it.
+type AgentStep struct {
+	Agent  Agent
+	Prompt *Template // nil: none
+	Input  *Template // a JSON object shown to the agent after the prompt; nil: none
+}
+
+// Agent has one clear task each. Exactly one of Model and Chain decides who answers; Chain is always set after
+// compilation (a bare model becomes a chain of one entry).
+type Agent struct {
+	Name         string
+	Role         string // orchestrator, grinder, validator or empty
+	Instructions string
+	Chain        Chain
+	Output       Contract
+	MaxTokens    int      // of one answer; 0: the service's default
+	Temperature  *float64 // nil: the provider's default
+}
+
+// Contract is what an answer must be. The zero value is free text.
+type Contract struct {
+	Name   string  // of a named contract; empty: inline or none
+	Schema *Schema // nil: any
+	JSON   bool    // the answer must be JSON (always true when Schema is set)
+}
+
+// Chain is the order in which models are asked until one answers.
+type Chain struct {
+	Name    string // empty: made of a bare model
+	Entries []ChainEntry
+}
+
+// ChainEntry is one model of a chain.
+type ChainEntry struct {
+	Model         string        `json:"model"`   // `claude-sonnet-4-6`, or `provider/model` for a configured provider
+	Timeout       time.Duration `json:"timeout"` // of one call; 0: the attempt's
+	Retries       int           `json:"retries"`
+	RetryTimeouts bool          `json:"retry_timeouts"` // a timeout, too, is retried on the same entry
+}
+
+// ToolStep calls one tool.
+type ToolStep struct {
+	Ref        string    // builtin:noop, builtin:sleep, builtin:fail
+	Args       *Template // a JSON object; nil: {}
+	Output     Contract
+	SideEffect SideEffect
+}
+
+// SideEffect says what a repeated call of a tool may do to the world.
+type SideEffect string
+
+// The side effects.
+const (
+	SideEffectNone       SideEffect = "none"
+	SideEffectIdempotent SideEffect = "idempotent"
+	SideEffectUnsafe     SideEffect = "unsafe"
+)
+
+// GroupStep holds steps under one name.
+type GroupStep struct {
+	Steps  []*Step
+	Output *Template // nil: {id: output} of the steps inside
+}
+
+// SwitchStep runs the steps of the first case whose When holds.
+type SwitchStep struct {
+	Cases []SwitchCase
+}
+
+// SwitchCase is one case; When is nil for else.
+type SwitchCase struct {
+	When   *Expr
+	Steps  []*Step
+	Output *Template // nil: the output of the last listed step of the case
+}
+
+// Retry says how often and when a failed attempt is followed by another.
+type Retry struct {
+	MaxAttempts int // the first included; 1: no retry
+	Initial     time.Duration
+	Factor      float64
+	Max         time.Duration
+	Jitter      bool     // full jitter
+	Classes     []string // error classes and groups (any, transient) that are retried
+	Feedback    bool     // the failure is told to the next attempt
+}
+
+// Limits of a definition. Each is named in the problem of a definition that breaks it.
+const (
+	DefinitionBytesMax = 1 << 20
+	StepsMax           = 1_000
+	NestingMax         = 8
+	ChainEntriesMax    = 8
+	ExpressionBytesMax = 16 << 10
+	InputBytesMax      = 1 << 20
+	OutputBytesMax     = 64 << 10
+	AttemptsMax        = 24
+	TimeoutMax         = 30 * 24 * time.Hour
+	MaxParallelMax     = 1_000
+)
+
+// Defaults of a definition.
+const (
+	TimeoutDefault      = 24 * time.Hour
+	TimeoutAgentDefault = 10 * time.Minute
+	TimeoutToolDefault  = time.Minute
+	MaxParallelDefault  = 50
+	PriorityDefault     = 5
+)
