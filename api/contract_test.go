@@ -1,0 +1,197 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"pgregory.net/rapid"
+)
+
+// wild are values that no schema asks for.
+var wild = []any{
+	nil, "", "\x00", strings.Repeat("a", 5000), -1, 1e308, 9007199254740993, true, []any{}, map[string]any{}, "😀",
+	"../../etc", "' or 1=1", json.RawMessage(`1e999`), json.RawMessage(`{"a":1,"a":2}`),
+}
+
+// drawer draws requests from the spec. Everything is drawn in a fixed order, so that a failure shrinks.
+type drawer struct {
+	*rapid.T
+	wild  bool
+	known map[string][]string // by parameter: values that exist
+}
+
+// value draws a value for a schema; in wild requests, now and then any other.
+func (d drawer) value(s *openapi3.Schema, depth int) any {
+	if d.wild && rapid.IntRange(0, 9).Draw(d.T, "wild") == 0 {
+		return rapid.SampledFrom(wild).Draw(d.T, "any")
+	}
+	if len(s.Enum) > 0 {
+		return rapid.SampledFrom(s.Enum).Draw(d.T, "enum")
+	}
+	if s.Extensions["x-go-type"] == rawType {
+		return drawJSON(d.T, depth)
+	}
+	kind := openapi3.TypeString
+	if s.Type != nil {
+		kind = rapid.SampledFrom(s.Type.Slice()).Draw(d.T, "type")
+	}
+	switch kind {
+	case openapi3.TypeBoolean:
+		return rapid.Bool().Draw(d.T, "bool")
+	case openapi3.TypeInteger, openapi3.TypeNumber:
+		low, high := -1000, 1000
+		if s.Min != nil {
+			low = int(*s.Min)
+		}
+		if s.Max != nil {
+			high = int(*s.Max)
+		}
+		return rapid.IntRange(low, high).Draw(d.T, "number")
+	case openapi3.TypeArray:
+		list := []any{}
+		for range rapid.IntRange(0, 3).Draw(d.T, "len") {
+			list = append(list, d.value(s.Items.Value, depth+1))
+		}
+		return list
+	case openapi3.TypeObject:
+		return d.object(s, depth)
+	}
+	if s.Pattern != "" {
+		return rapid.StringMatching(strings.TrimSuffix(strings.TrimPrefix(s.Pattern, "^"), "$")).Draw(d.T, "pattern")
+	}
+	return rapid.String().Draw(d.T, "string")
+}
+
+func (d drawer) object(s *openapi3.Schema, depth int) any {
+	o := map[string]any{}
+	for _, key := range slices.Sorted(maps.Keys(s.Properties)) {
+		if slices.Contains(s.Required, key) || rapid.Bool().Draw(d.T, key) {
+			o[key] = d.value(s.Properties[key].Value, depth+1)
+		}
+	}
+	if extra := s.AdditionalProperties.Schema; extra != nil {
+		for range rapid.IntRange(0, 2).Draw(d.T, "extras") {
+			o[rapid.StringMatching(`steps\.[a-z]{1,8}\.output|[a-z]{1,8}`).Draw(d.T, "extra")] = d.value(extra.Value, depth+1)
+		}
+	}
+	if _, ok := s.Properties["definition"]; ok && rapid.IntRange(0, 2).Draw(d.T, "real") > 0 {
+		definition := rapid.SampledFrom([]string{greeting, oneTool, contracted}).Draw(d.T, "definition")
+		o["definition"] = json.RawMessage(definition)
+		delete(o, "workflow")
+	}
+	return o
+}
+
+// request draws a request to an operation.
+func (d drawer) request(path string, item *openapi3.PathItem, method string) (target string, body any, headers []string) {
+	query := url.Values{}
+	o := item.GetOperation(method)
+	for _, p := range slices.Concat(item.Parameters, o.Parameters) {
+		p := p.Value
+		if !p.Required && !rapid.Bool().Draw(d.T, "has "+p.Name) {
+			continue
+		}
+		text := fmt.Sprint(d.value(p.Schema.Value, 0))
+		if known := d.known[p.Name]; len(known) > 0 && rapid.IntRange(0, 3).Draw(d.T, "known") > 0 {
+			text = rapid.SampledFrom(known).Draw(d.T, p.Name)
+		}
+		switch p.In {
+		case openapi3.ParameterInPath:
+			if text == "" || text == "." || text == ".." { // another path
+				text = "none"
+			}
+			path = strings.ReplaceAll(path, "{"+p.Name+"}", url.PathEscape(text))
+		case openapi3.ParameterInQuery:
+			query.Set(p.Name, strings.Trim(text, "[]"))
+		case openapi3.ParameterInHeader:
+			headers = append(headers, p.Name+": "+text)
+		}
+	}
+	if o.RequestBody != nil {
+		switch rapid.IntRange(0, 9).Draw(d.T, "body") {
+		case 0:
+			body = rapid.StringMatching(`[{}\[\]":,a-z0-9 ]{0,30}`).Draw(d.T, "garbage")
+		case 1:
+		default:
+			body = d.value(o.RequestBody.Value.Content[mediaJSON].Schema.Value, 0)
+		}
+	}
+	if rapid.IntRange(0, 9).Draw(d.T, "accept") == 0 {
+		headers = append(headers, "Accept: "+rapid.SampledFrom([]string{"*/*", "text/html", "application/*;q=0.1", "nonsense", "application/json"}).Draw(d.T, "media"))
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	return path, body, headers
+}
+
+// Whatever is sent, the service answers as its spec says: never a 5xx, never a panic, never an undeclared status, media
+// type or shape. Ids that the service gave out are used again. A failure prints the smallest request and its seed.
+func TestContract(t *testing.T) {
+	s := newService(t, nil)
+	s.Drain() // streams and waits end at once
+	seen := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		d := drawer{T: t, wild: rapid.Bool().Draw(t, "wild request"), known: s.known()}
+		path := rapid.SampledFrom(s.doc.Paths.InMatchingOrder()).Draw(t, "path")
+		item := s.doc.Paths.Value(path)
+		method := rapid.SampledFrom(slices.Sorted(maps.Keys(item.Operations()))).Draw(t, "method")
+		target, body, headers := d.request(path, item, method)
+		if raw, ok := body.(map[string]any); ok {
+			if _, err := json.Marshal(raw); err != nil {
+				t.Skip("JSON cannot say it")
+			}
+		}
+		if !sendable(target, headers) {
+			t.Skip("HTTP cannot say it")
+		}
+		a := s.send(t, method, target, body, headers...)
+		if a.status >= 500 && path != "/readyz" {
+			t.Fatalf("%s %s %v %v: %d %s", method, target, body, headers, a.status, a.body)
+		}
+		seen[fmt.Sprint(item.GetOperation(method).OperationID, " ", a.status/100)]++
+	})
+	for _, r := range routes {
+		if seen[r.operation+" 2"] == 0 && r.operation != "readyz" && testing.Verbose() {
+			t.Logf("%s never went well", r.operation)
+		}
+	}
+}
+
+// known are the names of what exists, by parameter.
+func (s *service) known() map[string][]string {
+	s.mem.mu.Lock()
+	defer s.mem.mu.Unlock()
+	known := map[string][]string{"step": {"work", "after", "hello"}, "If-Match": {"*"}}
+	for id := range s.mem.runs {
+		known["id"] = append(known["id"], formatRunID(id))
+	}
+	slices.Sort(known["id"])
+	known["name"] = slices.Sorted(maps.Keys(s.mem.workflows))
+	return known
+}
+
+// sendable reports whether a request can stand on a line of HTTP.
+func sendable(target string, headers []string) bool {
+	if _, err := url.ParseRequestURI(target); err != nil {
+		return false
+	}
+	for _, h := range headers {
+		_, value, _ := strings.Cut(h, ": ")
+		if strings.ContainsAny(value, "\r\n\x00") || value != strings.TrimSpace(value) {
+			return false
+		}
+	}
+	return true
+}
+
+var _ fataler = (*rapid.T)(nil)
+
+var _ http.Handler = (http.HandlerFunc)(nil)

@@ -1,0 +1,63 @@
+package api
+
+import (
+	"github.com/fermata-run/fermata/internal/flow"
+)
+
+// status is by the log once that has ended, and by the row between claims.
+func (s *shown) status() flow.RunStatus {
+	if s.view != nil && (s.view.Status != flow.RunStatusRunning || s.row.Status.Ended()) {
+		return s.view.Status
+	}
+	return s.row.Status
+}
+
+// wire is the run as it goes out.
+func (s *shown) wire() Run {
+	row := s.row
+	out := Run{
+		ID: formatRunID(row.ID), Workflow: row.Workflow, Version: int32(row.Version), Hash: row.Hash.String(), //nolint:gosec // versions count from 1
+		Status: RunStatus(s.status()), Stakes: Stakes(row.Stakes), Mode: Mode(row.Mode), Priority: row.Priority, Labels: row.Labels,
+		CreatedAt: row.CreatedAt.UTC(), StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
+		LastSeq: s.last.Seq, Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},
+		Usage: usageOf(row.Sum), Cost: costOf(row.Sum.Cost, row.Sum.Unpriced), Simulated: row.Sum.Simulated > 0,
+		Error: failureOf(row.Error), Links: linksOf(row.ID, s.status()),
+	}
+	if s.view != nil {
+		s.overlay(&out, *s.view)
+	}
+	if s.result != nil {
+		out.Output, out.Error = s.result.Output, failureOf(s.result.Error)
+		for _, u := range s.result.Unresolved {
+			out.Unresolved = append(out.Unresolved, Unresolved(u))
+		}
+		if s.with(GetRunParamsIncludeProvenance) {
+			out.Provenance = []Provenance{}
+			for _, p := range s.result.Provenance {
+				out.Provenance = append(out.Provenance, provenanceOf(p))
+			}
+		}
+	}
+	if s.with(GetRunParamsIncludeInput) {
+		out.Input = s.input
+	}
+	return out
+}
+
+// overlay puts what the log says over what the row said when it was written.
+func (s *shown) overlay(out *Run, v flow.View) {
+	out.Stage = v.Stage
+	out.StartedAt, out.EndedAt = v.StartedAt.UTC(), v.EndedAt.UTC()
+	out.Progress = Progress{Settled: v.StepsDone, Total: len(v.Steps)}
+	out.Usage, out.Cost, out.Simulated = usageOf(v.Sum), costOf(v.Sum.Cost, v.Sum.Unpriced), v.Sum.Simulated > 0
+	if v.Error != nil {
+		out.Error = failureOf(v.Error)
+	}
+	if !s.with(GetRunParamsIncludeSteps) {
+		return
+	}
+	out.Steps = []Step{}
+	for _, step := range v.Steps {
+		out.Steps = append(out.Steps, stepOf(step, false))
+	}
+}

@@ -1,0 +1,143 @@
+package api
+
+import (
+	"encoding/json"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// Here domain types become wire types; nothing of the wire goes the other way.
+
+func costOf(m usage.Money, unpriced int) Cost {
+	return Cost{USD: m.String(), NanoUSD: int64(m), UnpricedCalls: unpriced}
+}
+
+func usageOf(s usage.Sum) Usage {
+	return Usage{Calls: s.Calls, SimulatedCalls: s.Simulated, Tokens: tokensOf(s.Tokens)}
+}
+
+func tokensOf(t usage.Tokens) Tokens {
+	return Tokens{Input: t.Input, CacheRead: t.CacheRead, CacheWrite: t.CacheWrite, Output: t.Output, Reasoning: t.Reasoning}
+}
+
+func failureOf(f *flow.Failure) Failure {
+	if f == nil {
+		return Failure{}
+	}
+	return Failure{Class: f.Class, Message: f.Message, Step: f.Step}
+}
+
+func callOf(c usage.Call) Call {
+	out := Call{
+		Provider: c.Provider, Model: c.Model, Simulated: c.Simulated, Outcome: "ok", Message: c.Message, Depth: c.Depth,
+		Try: c.Try, Ms: c.Millis, Tokens: tokensOf(c.Tokens), Cost: costOf(c.Cost, count(c.Unpriced)), Estimated: c.Estimated,
+	}
+	if c.Class != "" {
+		out.Outcome = c.Class
+	}
+	return out
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// stepOf shows a step; its single calls only where one step is looked at.
+func stepOf(s flow.StepView, withCalls bool) Step {
+	out := Step{
+		Path: s.Path, Kind: string(s.Kind), Section: s.Section, Status: StepStatus(s.Status), Gen: int(s.Gen), Attempt: int(s.Attempt),
+		StartedAt: s.StartedAt.UTC(), EndedAt: s.EndedAt.UTC(), RetryAt: s.RetryAt.UTC(), Skipped: s.Skipped, Case: s.Case,
+		Output: s.Output, Error: failureOf(s.Error), Confidence: s.Confidence, Unresolved: s.Unresolved,
+		ByHand: s.ByHand, Repaired: s.Repaired,
+		Cost: costOf(s.Sum.Cost, s.Sum.Unpriced), Simulated: s.Sum.Simulated > 0,
+	}
+	if s.Sum.Calls > 0 {
+		out.Usage = usageOf(s.Sum)
+	}
+	if !withCalls {
+		return out
+	}
+	out.Input = s.Input
+	for _, f := range s.Failures {
+		out.Failures = append(out.Failures, failureOf(&f))
+	}
+	for _, c := range s.Calls {
+		out.Calls = append(out.Calls, callOf(c))
+	}
+	return out
+}
+
+func provenanceOf(p flow.Provenance) Provenance {
+	return Provenance{
+		Step: p.Step, Agent: p.Agent, Role: p.Role, Provider: p.Provider, Model: p.Model, Simulated: p.Simulated,
+		Attempt: int(p.Attempt), FallbackDepth: p.FallbackDepth, PromptHash: p.PromptHash, Repaired: p.Repaired,
+		Cost: costOf(p.Cost, count(p.Unpriced)),
+	}
+}
+
+// billed are the kinds of event that may carry model calls.
+var billed = map[flow.Kind]bool{
+	flow.KindTurnAnswered: true, flow.KindStepSucceeded: true, flow.KindAttemptFailed: true, flow.KindStepFailed: true,
+	flow.KindStepCancelled: true, flow.KindOutcomeDiscarded: true,
+}
+
+// eventOf shows an event; what its model calls cost is added up beside its body.
+func eventOf(run uuid.UUID, e flow.Event) Event {
+	out := Event{
+		RunID: formatRunID(run), Seq: e.Seq, At: e.At.UTC(), Kind: string(e.Kind), Step: e.Step,
+		Gen: int(e.Gen), Attempt: int(e.Attempt), Data: e.Body,
+	}
+	if !billed[e.Kind] {
+		return out
+	}
+	var body struct {
+		Calls []usage.Call `json:"calls"`
+	}
+	if json.Unmarshal(e.Body, &body) != nil || len(body.Calls) == 0 {
+		return out // an older shape of the body, perhaps: it is shown as it is
+	}
+	var sum usage.Sum
+	for _, c := range body.Calls {
+		sum.Add(c)
+	}
+	out.Usage, out.Cost, out.Simulated = usageOf(sum), costOf(sum.Cost, sum.Unpriced), sum.Simulated > 0
+	return out
+}
+
+func linksOf(id uuid.UUID, status flow.RunStatus) RunLinks {
+	self := "/v1/runs/" + formatRunID(id)
+	links := RunLinks{Self: self, Events: self + "/events", Steps: self + "/steps"}
+	for _, action := range actionsOf(status) {
+		switch action {
+		case actionCancel:
+			links.Cancel = self + "/cancel"
+		case actionResume:
+			links.Resume = self + "/resume"
+		}
+	}
+	return links
+}
+
+// What can be done with a run.
+const (
+	actionCancel = "cancel"
+	actionResume = "resume"
+)
+
+// actionsOf lists what can be done with a run that stands there.
+func actionsOf(status flow.RunStatus) []string {
+	switch status {
+	case flow.RunStatusQueued, flow.RunStatusRunning, flow.RunStatusWaiting, flow.RunStatusCancelling:
+		return []string{actionCancel}
+	case flow.RunStatusFailed, flow.RunStatusQuarantined:
+		return []string{actionResume}
+	default:
+		return []string{}
+	}
+}

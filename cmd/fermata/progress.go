@@ -1,0 +1,300 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// progress is what a watcher knows of a run, gathered from its events.
+type progress struct {
+	id     string
+	known  int32 // events up to this one were seen before: a resume shows what follows
+	status string
+	began  time.Time
+	ended  time.Time
+	steps  []*stepProgress // in the order of the definition, then as they were met
+	byPath map[string]*stepProgress
+	spent  spending
+}
+
+// stepProgress is what a watcher knows of a step.
+type stepProgress struct {
+	path, status string
+	attempt      int
+	began, ended time.Time
+	note         string // why it failed, was skipped, is retried
+	spent        spending
+}
+
+// spending adds up what events say they used.
+type spending struct {
+	calls, unpriced int
+	tokens          int64
+	cost            usage.Money
+	simulated       bool
+}
+
+func (s *spending) add(e *client.Event) {
+	s.calls += e.Usage.Calls
+	s.tokens += totalTokens(e.Usage.Tokens)
+	s.cost += usage.Money(e.Cost.NanoUSD)
+	s.unpriced += e.Cost.UnpricedCalls
+	s.simulated = s.simulated || e.Simulated
+}
+
+func totalTokens(t client.Tokens) int64 {
+	return t.Input + t.CacheRead + t.CacheWrite + t.Output + t.Reasoning
+}
+
+// String says what was used; nothing if nothing was.
+func (s spending) String() string {
+	if s.calls == 0 {
+		return ""
+	}
+	parts := []string{grouped(s.tokens) + " tokens", money(s.cost, s.unpriced, s.calls)}
+	if s.simulated {
+		parts = append(parts, "simulated")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// money never shows an unknown price as none.
+func money(cost usage.Money, unpriced, calls int) string {
+	switch {
+	case unpriced > 0 && unpriced >= calls:
+		return "unpriced"
+	case unpriced > 0:
+		return fmt.Sprintf("$%s + %d unpriced", cost, unpriced)
+	}
+	return "$" + cost.String()
+}
+
+// grouped writes a count with separators: 12,345.
+func grouped(n int64) string {
+	digits := fmt.Sprint(n)
+	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+func newProgress(id string) *progress {
+	return &progress{id: id, status: string(client.RunStatusQueued), byPath: map[string]*stepProgress{}}
+}
+
+// plan makes the steps known before they begin, so that the whole of the run can be seen from the start.
+func (p *progress) plan(steps []client.Step) {
+	for _, s := range steps {
+		p.step(s.Path)
+	}
+}
+
+func (p *progress) step(path string) *stepProgress {
+	s, ok := p.byPath[path]
+	if !ok {
+		s = &stepProgress{path: path, status: string(client.StepStatusPending)}
+		p.byPath[path] = s
+		p.steps = append(p.steps, s)
+	}
+	return s
+}
+
+// settled counts the steps that will not change.
+func (p *progress) settled() int {
+	n := 0
+	for _, s := range p.steps {
+		if s.over() {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *stepProgress) over() bool {
+	switch client.StepStatus(s.status) {
+	case client.StepStatusSucceeded, client.StepStatusFailed, client.StepStatusSkipped, client.StepStatusCancelled:
+		return true
+	case client.StepStatusPending, client.StepStatusRunning, client.StepStatusRetrying:
+	}
+	return false
+}
+
+// details are the parts of an event's data that are shown.
+type details struct {
+	Class      string    `json:"class"`
+	Message    string    `json:"message"`
+	Step       string    `json:"step"`
+	Reason     string    `json:"reason"`
+	Section    string    `json:"section"`
+	RetryAt    time.Time `json:"retry_at"`
+	Confidence *float64  `json:"confidence"`
+	ByHand     bool      `json:"by_hand"`
+	Case       int       `json:"case"`
+	Reopened   []struct {
+		Step string `json:"step"`
+	} `json:"reopened"`
+	Set   map[string]json.RawMessage `json:"set"`
+	Error *struct {
+		Class   string `json:"class"`
+		Message string `json:"message"`
+		Step    string `json:"step"`
+	} `json:"error"`
+}
+
+// apply takes in one event and says it in a line; empty: not worth one.
+func (p *progress) apply(e *client.Event) string {
+	var d details
+	if len(e.Data) > 0 {
+		_ = json.Unmarshal(e.Data, &d) // what cannot be read is not shown; the log has it
+	}
+	p.spent.add(e)
+	if e.Step != "" {
+		return p.applyStep(e, d)
+	}
+	return p.applyRun(e, d)
+}
+
+func (p *progress) applyRun(e *client.Event, d details) string {
+	switch flow.Kind(e.Kind) {
+	case flow.KindRunSubmitted:
+		p.began, p.status = e.At, string(client.RunStatusRunning)
+		return p.line(e, p.id, "submitted", "")
+	case flow.KindRunFailing:
+		return p.line(e, "run", "failing", failure(d.Class, d.Message, d.Step))
+	case flow.KindRunCancelling:
+		p.status = string(client.RunStatusCancelling)
+		return p.line(e, "run", "cancelling", d.Reason)
+	case flow.KindSectionEntered:
+		return p.line(e, "run", "entered", d.Section)
+	case flow.KindRunResumed:
+		return p.resumed(e, d)
+	case flow.KindRunSucceeded:
+		return p.over(e, string(client.RunStatusSucceeded), "")
+	case flow.KindRunFailed:
+		why := ""
+		if d.Error != nil {
+			why = failure(d.Error.Class, d.Error.Message, d.Error.Step)
+		}
+		return p.over(e, string(client.RunStatusFailed), why)
+	case flow.KindRunCancelled:
+		return p.over(e, string(client.RunStatusCancelled), "")
+	default: // the rest belongs to steps
+		return ""
+	}
+}
+
+func (p *progress) over(e *client.Event, status, why string) string {
+	p.status, p.ended = status, e.At
+	return p.line(e, "run", status, "in "+took(e.At.Sub(p.began)), p.spent.String(), why)
+}
+
+func (p *progress) resumed(e *client.Event, d details) string {
+	p.status, p.ended = string(client.RunStatusRunning), time.Time{}
+	for _, r := range d.Reopened {
+		s := p.step(r.Step)
+		*s = stepProgress{path: s.path, status: string(client.StepStatusPending), spent: s.spent}
+	}
+	for path := range d.Set {
+		s := p.step(path)
+		s.status, s.note, s.ended = string(client.StepStatusSucceeded), "set by hand", e.At
+	}
+	return p.line(e, "run", "resumed", d.Reason)
+}
+
+func (p *progress) applyStep(e *client.Event, d details) string {
+	s := p.step(e.Step)
+	s.spent.add(e)
+	note := ""
+	switch flow.Kind(e.Kind) {
+	case flow.KindStepStarted:
+		if s.began.IsZero() {
+			s.began = e.At
+		}
+		s.status, s.attempt, s.note = string(client.StepStatusRunning), e.Attempt, ""
+		if e.Attempt > 1 {
+			note = fmt.Sprintf("attempt %d", e.Attempt)
+		}
+		return p.line(e, s.path, "started", note)
+	case flow.KindStepSucceeded:
+		if d.ByHand {
+			note = "set by hand"
+		} else if d.Confidence != nil {
+			note = fmt.Sprintf("confidence %g", *d.Confidence)
+		}
+		return p.settle(e, s, client.StepStatusSucceeded, note)
+	case flow.KindStepFailed:
+		return p.settle(e, s, client.StepStatusFailed, failure(d.Class, d.Message, ""))
+	case flow.KindStepSkipped:
+		return p.settle(e, s, client.StepStatusSkipped, d.Reason)
+	case flow.KindStepCancelled:
+		return p.settle(e, s, client.StepStatusCancelled, d.Reason)
+	case flow.KindAttemptFailed:
+		s.status, s.note = string(client.StepStatusRetrying), failure(d.Class, d.Message, "")
+		return p.line(e, s.path, "retrying", s.note, "again in "+took(max(0, d.RetryAt.Sub(e.At))))
+	case flow.KindCaseChosen:
+		if d.Case < 0 {
+			return p.line(e, s.path, "chose", "no case")
+		}
+		return p.line(e, s.path, "chose", fmt.Sprintf("case %d", d.Case))
+	case flow.KindTurnAnswered:
+		return p.line(e, s.path, "answered", spendingOf(e).String())
+	default: // a late outcome changes nothing but the cost
+		return ""
+	}
+}
+
+func (p *progress) settle(e *client.Event, s *stepProgress, status client.StepStatus, note string) string {
+	s.status, s.ended, s.note = string(status), e.At, note
+	if s.began.IsZero() || status == client.StepStatusSkipped {
+		return p.line(e, s.path, s.status, note)
+	}
+	return p.line(e, s.path, s.status, took(s.ended.Sub(s.began)), s.spent.String(), note)
+}
+
+func spendingOf(e *client.Event) spending {
+	var s spending
+	s.add(e)
+	return s
+}
+
+// line is one change in one line, with the word of the status in it: to be read, and to be searched.
+func (p *progress) line(e *client.Event, who, word string, parts ...string) string {
+	said := make([]string, 0, len(parts))
+	for _, part := range parts {
+		if part != "" {
+			said = append(said, oneLine(part))
+		}
+	}
+	return strings.TrimRight(fmt.Sprintf("%s  %-16s %-11s%s", e.At.Local().Format("15:04:05.000"), who, word, strings.Join(said, " · ")), " ")
+}
+
+// failure says what went wrong, and where if that is not plain.
+func failure(class, message, step string) string {
+	if class == "" && message == "" {
+		return ""
+	}
+	said := class + ": " + message
+	if step != "" {
+		said = "at " + step + ": " + said
+	}
+	return said
+}
+
+// took writes a duration as people do.
+func took(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// runCommand starts a run of a file or of a published workflow.
+type runCommand struct {
+	remoteFlags
+	Workflow string `arg:"" optional:"" help:"A published workflow: name or name@version. Or -f."`
+	File     string `short:"f" placeholder:"FILE" help:"A workflow definition to run as it is; - is standard input."`
+
+	Input    []string          `short:"i" sep:"none" placeholder:"NAME=VALUE" help:"Input: name=text, name=@file, name:=json, or @file for all of it. Repeatable."`
+	Label    map[string]string `short:"l" mapsep:"none" placeholder:"NAME=VALUE" help:"Labels of the run. Repeatable."`
+	Stakes   string            `enum:",low,normal,high" default:"" placeholder:"low|normal|high" help:"How much depends on the result."`
+	Mode     string            `enum:",interactive,batch" default:"" placeholder:"interactive|batch" help:"Whether somebody waits for it."`
+	Priority *int              `placeholder:"0-9" help:"9 goes first."`
+
+	IdempotencyKey string `placeholder:"KEY" help:"Makes it harmless to start the same run again."`
+
+	Watch   bool          `xor:"how" help:"Show every change until the run has ended (the default)."`
+	Wait    bool          `xor:"how" help:"Say nothing until the run has ended."`
+	Detach  bool          `xor:"how" help:"Do not wait: print the run and go."`
+	Timeout time.Duration `placeholder:"DURATION" help:"Stop waiting after this long, with exit code 124; the run goes on."`
+}
+
+// Run submits the run, and follows it as the flags say.
+func (r *runCommand) Run(ctx context.Context, s *screen) error {
+	request, key, err := r.request(s)
+	if err != nil {
+		return err
+	}
+	remote, err := r.remote(s)
+	if err != nil {
+		return err
+	}
+	ctx, stop := withTimeout(ctx, r.Timeout)
+	defer stop()
+	accepted, _, err := remote.Submit(ctx, request, client.SubmitOptions{Key: key})
+	if err != nil {
+		return err
+	}
+	if r.Detach {
+		return showAccepted(s, remote, accepted)
+	}
+	s.say("%s  %s", accepted.ID, remote.link(accepted.Links.Self))
+	how := followWatch
+	if r.Wait {
+		how = followQuiet
+	}
+	return follow(ctx, s, remote, newProgress(accepted.ID), how)
+}
+
+// request reads everything the flags name, and compiles the definition here: what is wrong with it is told with the
+// file's name, before anything is sent.
+func (r *runCommand) request(s *screen) (client.RunRequest, string, error) {
+	request := client.RunRequest{
+		Workflow: r.Workflow, Labels: r.Label, Stakes: client.Stakes(r.Stakes), Mode: client.Mode(r.Mode), Priority: r.Priority,
+	}
+	key := r.IdempotencyKey
+	if key == "" {
+		key = uuid.NewString() // a repetition by this program itself is harmless, too
+	}
+	if (r.File == "") == (r.Workflow == "") {
+		return request, key, usageError("name either a published workflow or a definition: fermata run -f FILE")
+	}
+	var types map[string]string
+	if r.File != "" {
+		source, err := definitionFlag{r.File}.read(s)
+		if err != nil {
+			return request, key, err
+		}
+		w, err := workflow.Compile(source)
+		if err != nil {
+			return request, key, definitionError(r.File, err)
+		}
+		types = inputTypes(w)
+		// As text, not as the JSON it was compiled to: the service's answers name lines of this file.
+		if request.Definition, err = json.Marshal(string(source)); err != nil {
+			return request, key, err
+		}
+	}
+	var err error
+	request.Input, err = readInput(s, r.Input, types)
+	return request, key, err
+}
+
+// definitionError shows all that is wrong with a definition as one error.
+func definitionError(file string, err error) error {
+	f := fault.Of(err)
+	if f == nil || len(f.Issues) == 0 {
+		return err
+	}
+	lines := make([]string, len(f.Issues))
+	for i, issue := range f.Issues {
+		lines[i] = formatIssue(file, issue)
+	}
+	return &exitErr{exitError, errors.New(strings.Join(lines, "\n"))}
+}
+
+// withTimeout ends the context after d; 0: never. Running out is told apart from being interrupted by its cause.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, d, errTimeout)
+}
+
+func showAccepted(s *screen, remote *remote, accepted *client.RunAccepted) error {
+	if s.json {
+		return s.showJSON(accepted)
+	}
+	s.print("%s  %s", accepted.ID, accepted.Status)
+	s.say("follow it:  fermata watch %s%s", accepted.ID, remote.flag())
+	return nil
+}

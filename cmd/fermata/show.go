@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+type getCommand struct {
+	remoteFlags
+	ID string `arg:"" name:"run" help:"The run: run_…"`
+}
+
+// Run shows a run with its steps and their makers.
+func (g *getCommand) Run(ctx context.Context, s *screen) error {
+	remote, err := g.remote(s)
+	if err != nil {
+		return err
+	}
+	run, err := remote.whole(ctx, g.ID)
+	if err != nil {
+		return err
+	}
+	return showRun(s, remote, run)
+}
+
+type listCommand struct {
+	remoteFlags
+	Status   string `enum:",queued,running,waiting,cancelling,succeeded,failed,cancelled,quarantined" default:"" placeholder:"STATUS" help:"Only runs that stand there."`
+	Workflow string `placeholder:"NAME" help:"Only runs of this workflow."`
+	Limit    int    `default:"50" placeholder:"N" help:"How many at most."`
+	All      bool   `help:"All of them."`
+}
+
+// listPage is how many runs are asked for at once.
+const listPage = 200
+
+// Run lists runs.
+func (l *listCommand) Run(ctx context.Context, s *screen) error {
+	if l.Limit < 1 {
+		return usageError("--limit %d: at least 1", l.Limit)
+	}
+	remote, err := l.remote(s)
+	if err != nil {
+		return err
+	}
+	runs, more, err := l.runs(ctx, remote)
+	if err != nil {
+		return err
+	}
+	if s.json {
+		return s.showJSON(runs)
+	}
+	if len(runs) == 0 {
+		s.say("no runs")
+		return nil
+	}
+	rows := make([][]string, len(runs))
+	for i, r := range runs {
+		rows[i] = listRow(r)
+	}
+	if err := s.table([]string{"RUN", "STATUS", "WORKFLOW", "CREATED", "TOOK", "COST", "AT"}, rows); err != nil {
+		return err
+	}
+	if more {
+		s.say("there are more: --all, or --limit")
+	}
+	return nil
+}
+
+func (l *listCommand) runs(ctx context.Context, remote *remote) (runs []client.RunSummary, more bool, err error) {
+	runs = []client.RunSummary{}
+	params := client.ListRunsParams{}
+	if l.Status != "" {
+		status := client.RunStatus(l.Status)
+		params.Status = &status
+	}
+	if l.Workflow != "" {
+		params.Workflow = &l.Workflow
+	}
+	for {
+		limit := listPage
+		if !l.All {
+			limit = min(listPage, l.Limit-len(runs))
+		}
+		params.Limit = &limit
+		page, err := remote.Runs(ctx, params)
+		if err != nil {
+			return nil, false, err
+		}
+		runs = append(runs, page.Data...)
+		if page.NextCursor == "" || !l.All && len(runs) >= l.Limit {
+			return runs, page.NextCursor != "", nil
+		}
+		params.Cursor = &page.NextCursor
+	}
+}
+
+func listRow(r client.RunSummary) []string {
+	at := r.Stage
+	if r.Error.Class != "" {
+		at = failure(r.Error.Class, r.Error.Message, r.Error.Step)
+	}
+	cost := "$" + r.Cost.USD
+	if r.Cost.UnpricedCalls > 0 {
+		cost += fmt.Sprintf(" + %d unpriced", r.Cost.UnpricedCalls)
+	}
+	if r.Simulated {
+		cost += " (simulated)"
+	}
+	name := r.Workflow
+	if r.Version > 0 {
+		name = fmt.Sprintf("%s@%d", r.Workflow, r.Version)
+	}
+	return []string{r.ID, string(r.Status), name, r.CreatedAt.Local().Format(time.DateTime), span(r.CreatedAt, r.EndedAt), cost, oneLine(at)}
+}
+
+func span(from, to time.Time) string {
+	if to.IsZero() {
+		return "–"
+	}
+	return took(to.Sub(from))
+}
+
+// showRun shows a run: a sentence, its steps, and what came of it. With -o json it is the service's answer.
+func showRun(s *screen, remote *remote, run *client.Run) error {
+	if s.json {
+		return s.showJSON(run)
+	}
+	sign, color := signOf(string(run.Status))
+	s.print("%s  %s", s.paint(colorBold, run.ID), run.Workflow)
+	s.print("%s %s", s.paint(color, sign+" "+string(run.Status)), strings.Join(sentence(run), " · "))
+	if run.Error.Class != "" {
+		s.print("  %s", failure(run.Error.Class, oneLine(run.Error.Message), run.Error.Step))
+	}
+	s.print("")
+	if err := showSteps(s, run.Steps); err != nil {
+		return err
+	}
+	for _, u := range run.Unresolved {
+		s.print("unresolved at %s: %s", u.Step, oneLine(u.Text))
+	}
+	if len(run.Output) > 0 {
+		s.print("\noutput:")
+		showValue(s, run.Output)
+	}
+	if run.Status == client.RunStatusFailed {
+		s.say("\nlet it go on:  fermata resume %s%s", run.ID, remote.flag())
+	}
+	return nil
+}
+
+func sentence(run *client.Run) []string {
+	parts := []string{}
+	if !run.EndedAt.IsZero() {
+		parts = append(parts, "in "+span(run.CreatedAt, run.EndedAt))
+	}
+	parts = append(parts, fmt.Sprintf("%d/%d steps", run.Progress.Settled, run.Progress.Total))
+	if run.Usage.Calls > 0 {
+		parts = append(
+			parts, counted(run.Usage.Calls, "model call"), grouped(totalTokens(run.Usage.Tokens))+" tokens",
+			money(usage.Money(run.Cost.NanoUSD), run.Cost.UnpricedCalls, run.Usage.Calls),
+		)
+	}
+	if run.Simulated {
+		parts = append(parts, "simulated models")
+	}
+	return parts
+}
+
+func showSteps(s *screen, steps []client.Step) error {
+	rows := make([][]string, len(steps))
+	for i, step := range steps {
+		spent := spending{
+			calls: step.Usage.Calls, unpriced: step.Cost.UnpricedCalls, tokens: totalTokens(step.Usage.Tokens),
+			cost: usage.Money(step.Cost.NanoUSD),
+		}
+		tokens, cost := "", ""
+		if spent.calls > 0 {
+			tokens, cost = grouped(spent.tokens), money(spent.cost, spent.unpriced, spent.calls)
+		}
+		rows[i] = []string{step.Path, step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, oneLine(stepNote(step))}
+	}
+	return s.table([]string{"STEP", "KIND", "STATUS", "TRIES", "TOOK", "TOKENS", "COST", "NOTE"}, rows)
+}
+
+func tries(step client.Step) string {
+	if step.Attempt == 0 {
+		return ""
+	}
+	return fmt.Sprint(step.Attempt)
+}
+
+func stepSpan(step client.Step) string {
+	if step.StartedAt.IsZero() || step.EndedAt.IsZero() {
+		return ""
+	}
+	return took(step.EndedAt.Sub(step.StartedAt))
+}
+
+func stepNote(step client.Step) string {
+	switch {
+	case step.Error.Class != "":
+		return failure(step.Error.Class, step.Error.Message, "")
+	case step.Skipped != "":
+		return step.Skipped
+	case step.Confidence != nil:
+		return fmt.Sprintf("confidence %g", *step.Confidence)
+	}
+	return ""
+}
+
+// showValue prints JSON for a person.
+func showValue(s *screen, raw json.RawMessage) {
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
+		s.print("%s", raw)
+		return
+	}
+	s.print("%s", b.Bytes())
+}

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"encoding/json"
+	"strings"
+
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// The roles of an agent that are asked to say how sure they are.
+const (
+	roleGrinder   = "grinder"
+	roleValidator = "validator"
+)
+
+// Open starts a conversation: what an agent is sent first. Prompt and input are the step's, rendered; input is a JSON
+// object or empty. Feedback says why the attempt before failed; empty: there was none, or it is not told.
+//
+// What is the same for every run of the agent stands first, so that providers' caches hit.
+func Open(a *workflow.Agent, prompt string, input json.RawMessage, feedback string) (Talk, Ask) {
+	contract := a.Output
+	contract.JSON = contract.JSON || contract.Schema != nil
+	t := Talk{contract: contract, declares: declarations(contract)}
+	t.ask = Ask{JSON: contract.JSON, MaxTokens: a.MaxTokens, Temperature: a.Temperature}
+	asked := t.asksFor(a.Role)
+	if contract.Schema != nil {
+		t.ask.Schema = extended(contract.Schema.Raw, asked)
+	}
+	if system := systemText(a.Instructions, t.ask, asked); system != "" {
+		t.ask.Messages = append(t.ask.Messages, Message{RoleSystem, system})
+	}
+	t.ask.Messages = append(t.ask.Messages, Message{RoleUser, userText(prompt, input, feedback)})
+	return t, t.ask
+}
+
+// wanted says what an answer is asked to carry besides what its contract declares.
+type wanted struct{ confidence, unresolved bool }
+
+func (w wanted) any() bool { return w.confidence || w.unresolved }
+
+// asksFor: grinders and validators say how sure they are and what they could not settle, where the answer is an
+// object that can carry it.
+func (t Talk) asksFor(role string) wanted {
+	if role != roleGrinder && role != roleValidator || !t.contract.JSON || t.declares.notObject {
+		return wanted{}
+	}
+	return wanted{confidence: !t.declares.confidence, unresolved: !t.declares.unresolved}
+}
+
+func systemText(instructions string, ask Ask, asked wanted) string {
+	var parts []string
+	if s := strings.TrimSpace(cleanText(instructions)); s != "" {
+		parts = append(parts, s)
+	}
+	switch {
+	case ask.Schema != nil:
+		parts = append(parts, "Answer with one JSON value and nothing else: no prose, no code fence. It must meet this JSON Schema:\n"+string(ask.Schema))
+	case ask.JSON:
+		parts = append(parts, "Answer with one JSON value and nothing else: no prose, no code fence.")
+	}
+	if asked.any() {
+		var s strings.Builder
+		s.WriteString("Besides the result itself, the JSON object carries:")
+		if asked.confidence {
+			s.WriteString("\n- \"confidence\": a number from 0 to 100, how sure you are of this answer;")
+		}
+		if asked.unresolved {
+			s.WriteString("\n- \"unresolved\": an array of strings, what you could not settle or had to assume; [] if nothing.")
+		}
+		s.WriteString("\nFlag what is uncertain instead of guessing.")
+		parts = append(parts, s.String())
+	}
+	return strings.Join(parts, "\n\n")
+}
+
+func userText(prompt string, input json.RawMessage, feedback string) string {
+	var parts []string
+	if s := cleanText(prompt); strings.TrimSpace(s) != "" {
+		parts = append(parts, s)
+	}
+	if len(input) > 0 && string(input) != "null" && string(input) != "{}" {
+		parts = append(parts, "INPUT\n"+cleanText(string(input)))
+	}
+	if len(parts) == 0 {
+		parts = append(parts, "Do what your instructions say.")
+	}
+	if s := strings.TrimSpace(cleanText(feedback)); s != "" {
+		parts = append(parts, "An earlier attempt at this failed. Do not repeat it:\n"+clip(s, feedbackBytesMax))
+	}
+	return strings.Join(parts, "\n\n")
+}

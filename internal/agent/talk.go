@@ -1,0 +1,134 @@
+// Package agent is what a conversation with a model is and what it asks for next: the prompt an agent opens with, the
+// contract its answer must meet, what is mended without asking, and what it is told when it must answer again.
+// Pure: no context, clock, randomness or IO.
+package agent
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strconv"
+
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// The roles of a message.
+const (
+	RoleSystem    = "system"
+	RoleUser      = "user"
+	RoleAssistant = "assistant"
+)
+
+// Limits of a conversation.
+const (
+	// AsksAgainMax is how often an answer that breaks its contract is sent back.
+	AsksAgainMax = 2
+	// ReplyBytesMax bounds what is read of one reply; an answer may take workflow.OutputBytesMax of it.
+	ReplyBytesMax = 8 * workflow.OutputBytesMax
+
+	unresolvedMax      = 50
+	unresolvedBytesMax = 1_000 // each
+	feedbackBytesMax   = 4_000
+	complaintBytesMax  = 4_000
+	complaintsMax      = 20
+)
+
+// ClassInvalidOutput is the error class of an answer that does not meet its contract after all asking.
+const ClassInvalidOutput = "invalid_output"
+
+// Message is one message of a conversation.
+type Message struct {
+	Role    string `json:"role"` // system, user or assistant
+	Content string `json:"content"`
+}
+
+// Ask is one model turn to be bought.
+type Ask struct {
+	Messages    []Message       `json:"messages"`
+	Schema      json.RawMessage `json:"schema,omitempty"` // JSON Schema of the answer; nil: none
+	JSON        bool            `json:"json,omitempty"`   // the answer must be JSON
+	MaxTokens   int             `json:"max_tokens,omitempty"`
+	Temperature *float64        `json:"temperature,omitempty"`
+}
+
+// Hash identifies what is sent: the first 32 hex digits of the SHA-256 of messages and schema.
+func (a Ask) Hash() string {
+	h := sha256.New()
+	part := func(s string) {
+		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
+		h.Write([]byte{':'})
+		h.Write([]byte(s))
+	}
+	for _, m := range a.Messages {
+		part(m.Role)
+		part(m.Content)
+	}
+	part(string(a.Schema))
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// Talk is a conversation under way. It is a value: Next gives a new one and leaves the old as it was.
+type Talk struct {
+	ask      Ask // the one that waits for its reply
+	contract workflow.Contract
+	declares declared
+	again    int // times the model was asked to answer again
+}
+
+// Step is what a conversation comes to with a reply: an Ask, Done or Failed.
+//
+//sumtype:decl
+type Step interface{ step() }
+
+// Done ends a conversation with an answer that meets its contract.
+type Done struct {
+	Output     json.RawMessage // compact JSON; a string where the contract is free text
+	Confidence *float64        // 0–100; nil: none given
+	Unresolved []string
+	Repaired   bool // the answer was mended before it met its contract
+}
+
+// Failed ends a conversation without one.
+type Failed struct {
+	Class   string
+	Message string
+}
+
+func (Ask) step()    {}
+func (Done) step()   {}
+func (Failed) step() {}
+
+// Next takes the reply to what was asked last. The reply is untrusted: whatever it holds, Done.Output is valid JSON.
+func Next(t Talk, reply string) (Talk, Step) {
+	answer, complaint := t.read(reply)
+	switch {
+	case complaint == nil:
+		return t, answer
+	case complaint.final:
+		return t, Failed{Class: ClassInvalidOutput, Message: complaint.text}
+	case t.again >= AsksAgainMax:
+		return t, Failed{
+			Class:   ClassInvalidOutput,
+			Message: "asked " + strconv.Itoa(t.again+1) + " times; the last answer does not meet its contract: " + complaint.text,
+		}
+	}
+	said := cleanText(reply)
+	if said == "" {
+		said = "(no answer)" // providers refuse empty messages
+	}
+	next := t
+	next.again++
+	// A new slice: the old conversation stays what it was.
+	next.ask.Messages = append(append(make([]Message, 0, len(t.ask.Messages)+2), t.ask.Messages...),
+		Message{RoleAssistant, said}, Message{RoleUser, t.mend(complaint.text)})
+	return next, next.ask
+}
+
+// mend asks for another answer to the same question.
+func (t Talk) mend(complaint string) string {
+	if t.contract.Schema == nil && !t.contract.JSON {
+		return complaint + "\nAnswer again."
+	}
+	return "Your answer does not meet its contract:\n" + complaint +
+		"\nAnswer again with the whole corrected JSON value and nothing else."
+}

@@ -1,0 +1,213 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
+)
+
+// loaded is a run read back from its log, with the messages that wait for it.
+type loaded struct {
+	run      *flow.Run
+	messages []store.Message
+	crashes  int16
+	epoch    *reign
+}
+
+// missing asks the loop which of these runs it does not hold.
+type missing struct {
+	runs   []uuid.UUID
+	answer chan []uuid.UUID
+}
+
+// aside is a run to be quarantined.
+type aside struct {
+	run    uuid.UUID
+	reason string
+}
+
+// claims takes runs that nobody owns, as there is room, and loads them. It is the only goroutine of the shard that
+// loads, so a run is never on its way twice.
+func (s *shard) claims(ctx context.Context, r *reign) {
+	for ctx.Err() == nil {
+		if err := s.quarantineAll(ctx, r); err != nil {
+			s.log.Warn("quarantine run", "error", err)
+		}
+		if err := s.claim(ctx, r); err != nil && ctx.Err() == nil {
+			if errors.Is(err, store.ErrLeaseLost) && r.trusted() {
+				continue // the epoch was raised meanwhile; a lease that is gone shows in its renewal
+			}
+			s.log.Warn("claim runs", "error", err)
+			pause(ctx, retryWaitMax)
+		}
+		if now := time.Now().UnixNano(); now-s.checked.Load() > int64(reconcileTime) {
+			s.checked.Store(now)
+			if err := s.reconcile(ctx, r); err != nil && ctx.Err() == nil {
+				s.log.Warn("compare runs with the table", "error", err)
+			}
+		}
+		select {
+		case <-s.claimNudge:
+		case <-time.After(jittered(claimEvery)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (s *shard) claim(ctx context.Context, r *reign) error {
+	for !s.isDraining() && r.trusted() {
+		room := min(s.room()-int(s.held.Load()), claimMax)
+		if room <= 0 {
+			return nil
+		}
+		claimed, err := s.cfg.Store.Claim(ctx, r.current(), room, flow.FormatMax)
+		if err != nil {
+			return err
+		}
+		s.backlog.Store(len(claimed) == room)
+		if len(claimed) == 0 {
+			return nil
+		}
+		if err := s.load(ctx, r, claimed); err != nil { // and again: runs that saw a node die come one at a time
+			return err
+		}
+	}
+	return nil
+}
+
+// reconcile loads the runs that the table says are ours and memory does not hold. The table is asked a second time
+// after the loop has answered: what is ours then, and was not in memory, cannot be on its way out.
+func (s *shard) reconcile(ctx context.Context, r *reign) error {
+	owned, err := s.cfg.Store.Owned(ctx, r.current())
+	if err != nil {
+		return err
+	}
+	ask := &missing{answer: make(chan []uuid.UUID, 1)}
+	for _, c := range owned {
+		ask.runs = append(ask.runs, c.Run)
+	}
+	if err := s.arrive(ctx, arrival{missing: ask}); err != nil {
+		return err
+	}
+	lost := map[uuid.UUID]bool{}
+	select {
+	case runs := <-ask.answer:
+		for _, id := range runs {
+			lost[id] = true
+		}
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if len(lost) == 0 {
+		return nil
+	}
+	if owned, err = s.cfg.Store.Owned(ctx, r.current()); err != nil {
+		return err
+	}
+	var again []store.Claimed
+	for _, c := range owned {
+		if lost[c.Run] {
+			again = append(again, c)
+		}
+	}
+	for len(again) > 0 {
+		n := min(len(again), claimMax)
+		if err := s.load(ctx, r, again[:n]); err != nil {
+			return err
+		}
+		again = again[n:]
+	}
+	return nil
+}
+
+// load reads claimed runs back and hands them to the loop. Runs that cannot be read are set aside; a failure to read
+// at all leaves them to the next reconciliation.
+func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) error {
+	ids := make([]uuid.UUID, 0, len(claimed))
+	for _, c := range claimed {
+		if c.Crashes >= crashesMax {
+			s.toQuarantine(c.Run, fmt.Sprintf("its attempts were at work in %d nodes that died", c.Crashes))
+			continue
+		}
+		ids = append(ids, c.Run)
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	messages, err := s.cfg.Store.RunInbox(ctx, ids)
+	if err != nil {
+		return err
+	}
+	logs, err := s.cfg.Store.Logs(ctx, ids)
+	if err != nil {
+		return err
+	}
+	told := map[uuid.UUID][]store.Message{}
+	for _, m := range messages {
+		told[m.Run] = append(told[m.Run], m)
+	}
+	var list []*loaded
+	for _, c := range claimed {
+		log, ok := logs[c.Run]
+		if !ok {
+			continue
+		}
+		run, err := s.fold(ctx, c, log)
+		var unreadable *unreadableError
+		switch {
+		case errors.As(err, &unreadable):
+			s.toQuarantine(c.Run, unreadable.Error())
+		case err != nil:
+			return err
+		default:
+			list = append(list, &loaded{run: run, messages: told[c.Run], crashes: c.Crashes, epoch: r})
+		}
+	}
+	return s.arrive(ctx, arrival{loaded: list})
+}
+
+// fold reads one run; a panic over a strange log is an unreadable log.
+func (s *shard) fold(ctx context.Context, c store.Claimed, log []flow.Event) (run *flow.Run, err error) {
+	w, err := s.definitions.get(ctx, c.Tenant, c.Hash)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			run, err = nil, &unreadableError{fmt.Errorf("panic while folding: %v", p)}
+		}
+	}()
+	if run, err = flow.Fold(c.Run, c.Tenant, w, log); err != nil {
+		return nil, &unreadableError{err}
+	}
+	return run, nil
+}
+
+// toQuarantine notes a run for the claimer; a full list is no loss, since the run is found again by reconciliation.
+func (s *shard) toQuarantine(run uuid.UUID, reason string) {
+	select {
+	case s.asides <- aside{run: run, reason: reason}:
+		nudge(s.claimNudge)
+	default:
+	}
+}
+
+func (s *shard) quarantineAll(ctx context.Context, r *reign) error {
+	for {
+		select {
+		case a := <-s.asides:
+			s.log.Error("run quarantined", "run", a.run, "reason", a.reason)
+			if err := s.cfg.Store.Quarantine(ctx, r.current(), a.run, a.reason); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/store"
+)
+
+// flusher commits batches, one after the other, on a connection of its own.
+type flusher struct {
+	s       *shard
+	reign   *reign
+	conn    *store.Committer
+	batches chan *batch
+	done    chan flushed
+}
+
+// flushed is a batch that is durable but for the refused changes; or, with an error, not written.
+type flushed struct {
+	batch   *batch
+	refused map[int]error // by index of the change
+	took    time.Duration
+	err     error // the reign is over
+}
+
+func newFlusher(s *shard, r *reign) *flusher {
+	return &flusher{s: s, reign: r, conn: s.cfg.Store.Committer(), batches: make(chan *batch, 1), done: make(chan flushed, 1)}
+}
+
+func (f *flusher) run(ctx context.Context) {
+	defer f.conn.Close()
+	for b := range f.batches {
+		began := time.Now()
+		done := flushed{batch: b, refused: map[int]error{}}
+		done.err = f.flush(ctx, b.changes, 0, done.refused)
+		done.took = time.Since(began)
+		if errors.Is(done.err, store.ErrLeaseLost) {
+			f.s.metrics.StaleWrites(len(b.changes))
+			f.s.log.Warn("commit refused: the lease is gone", "shard", f.s.no, "changes", len(b.changes))
+		}
+		f.done <- done
+		if done.err != nil {
+			f.reign.lose()
+			return
+		}
+	}
+}
+
+// flush makes changes durable, however long it takes. A part that Postgres refuses for its data is halved until the
+// guilty change stands alone; everything else is written. An error ends the reign.
+func (f *flusher) flush(ctx context.Context, changes []store.Change, offset int, refused map[int]error) error {
+	err := f.commit(ctx, changes)
+	var bad *store.RefusedError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	if len(changes) == 1 {
+		refused[offset] = bad
+		return nil
+	}
+	half := len(changes) / 2
+	if err := f.flush(ctx, changes[:half], offset, refused); err != nil {
+		return err
+	}
+	return f.flush(ctx, changes[half:], offset+half, refused)
+}
+
+// commit sends one statement until its fate is known. What certainly was not written is sent again; what may have
+// been is first looked for, after this shard's own epoch was raised so that it cannot land any more.
+func (f *flusher) commit(ctx context.Context, changes []store.Change) error {
+	for wait := 5 * time.Millisecond; ; wait = min(2*wait, retryWaitMax) {
+		err := f.conn.Commit(ctx, f.reign.current(), changes)
+		var bad *store.RefusedError
+		if err == nil || errors.Is(err, store.ErrLeaseLost) || errors.As(err, &bad) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		f.s.log.Warn("commit", "shard", f.s.no, "changes", len(changes), "error", err)
+		if errors.Is(err, store.ErrUnknown) {
+			f.s.metrics.TxRetried("unknown")
+			landed, err := f.resolve(ctx, changes)
+			if err != nil || landed {
+				return err
+			}
+			continue
+		}
+		f.s.metrics.TxRetried("transient")
+		pause(ctx, wait)
+	}
+}
+
+// resolve finds out whether a commit without an answer has landed. Raising the epoch waits for a backend that is
+// still at it, and nothing sent under the old epoch can be written afterwards: then one event of the batch tells for
+// all, since a batch is atomic.
+func (f *flusher) resolve(ctx context.Context, changes []store.Change) (landed bool, err error) {
+	for wait := 5 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, retryWaitMax) {
+		var lease store.Lease
+		if lease, err = f.s.cfg.Store.Raise(ctx, f.reign.current()); err == nil {
+			f.reign.raise(lease)
+			break
+		}
+		if errors.Is(err, store.ErrLeaseLost) {
+			return false, err
+		}
+		pause(ctx, wait)
+	}
+	for wait := 5 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, retryWaitMax) {
+		if landed, err = f.landed(ctx, changes); err == nil {
+			f.s.log.Info("unknown commit resolved", "shard", f.s.no, "landed", landed)
+			return landed, nil
+		}
+		pause(ctx, wait)
+	}
+	return false, ctx.Err()
+}
+
+// landed: a change without events (a row, a deleted message) may be repeated without harm, so it proves nothing.
+func (f *flusher) landed(ctx context.Context, changes []store.Change) (bool, error) {
+	for _, c := range changes {
+		if len(c.Events) > 0 {
+			return f.s.cfg.Store.HasEvent(ctx, c.Run, c.Events[0].Seq)
+		}
+	}
+	return false, nil
+}

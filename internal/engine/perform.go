@@ -1,0 +1,226 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// committed goes on from a batch that is durable: answers, counts, and what the runs order now.
+func (s *shard) committed(work context.Context, done flushed) {
+	s.flushing = false
+	b := done.batch
+	s.metrics.Committed(done.took, len(b.changes), b.events)
+	for _, w := range b.waiting {
+		if err := done.refused[w.at]; err != nil {
+			w.done <- refusal(err)
+		} else {
+			w.done <- nil
+		}
+	}
+	for i, h := range b.of {
+		if err := done.refused[i]; err != nil {
+			s.refuse(h, err)
+			continue
+		}
+		events := b.changes[i].Events
+		if len(events) > 0 {
+			h.durable = events[len(events)-1].Seq
+			s.count(h, events)
+			s.watch.notify(h.run.ID)
+		}
+		for _, id := range b.changes[i].Eaten {
+			delete(h.told, id)
+		}
+		switch {
+		case !h.leaving:
+			s.perform(work, h)
+		case h.batch == b: // nothing of it is still to be written
+			s.release(h)
+			if s.cfg.Finished != nil && h.run.Status().Ended() {
+				s.cfg.Finished(h.run.ID, h.run.Status())
+			}
+		}
+	}
+	s.metrics.RunsOwned(len(s.runs))
+	s.metrics.WorkersBusy(s.atWork)
+}
+
+// refuse evicts a run whose data Postgres did not take. It is loaded again once, from what is durable; refused
+// again, it is set aside.
+func (s *shard) refuse(h *holding, err error) {
+	s.log.Error("commit of a run refused", "run", h.run.ID, "error", err)
+	if h.durable == 0 { // its submission: there is nothing to go on with
+		s.evict(h)
+		return
+	}
+	if s.refusals[h.run.ID]++; s.refusals[h.run.ID] > 1 {
+		delete(s.refusals, h.run.ID)
+		s.setAside(h, "refused by the database: "+err.Error())
+		return
+	}
+	s.evict(h)
+	s.checked.Store(0) // look at the table now
+	nudge(s.claimNudge)
+}
+
+// perform does what the run orders: attempts that should be at work and are not are started, attempts that are and
+// should not be are stopped. Only what is durable counts; the run may have been decided further.
+func (s *shard) perform(work context.Context, h *holding) {
+	if h.leaving {
+		return
+	}
+	s.stopUnwanted(h)
+	for start := range h.run.Pending {
+		if start.Seq > h.durable || h.has(start) {
+			continue
+		}
+		switch {
+		case h.run.Cutting():
+			s.decide(h, flow.Reported{Report: cancelledReport(h.run.Attempt(start))})
+			s.perform(work, h)
+			return
+		case s.isDraining():
+			return
+		case !s.trusted():
+			s.deferred = true
+			return
+		}
+		s.start(work, h, start)
+	}
+}
+
+func cancelledReport(a flow.Attempt) flow.Report {
+	return flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &flow.Outcome{
+		Failure: &flow.Failure{Class: "cancelled", Message: "cancelled before it began"},
+	}}
+}
+
+func (s *shard) stopUnwanted(h *holding) {
+	if len(h.hands) == 0 {
+		return
+	}
+	cutting := h.run.Cutting()
+	for _, hand := range h.hands {
+		wanted := false
+		for start := range h.run.Pending {
+			wanted = wanted || hand.is(start)
+		}
+		if cutting || !wanted {
+			hand.cancel()
+		}
+	}
+}
+
+// start puts an attempt to work in a goroutine of its own.
+func (s *shard) start(work context.Context, h *holding, start flow.Start) {
+	ctx, cancel := context.WithCancel(work)
+	h.hands = append(h.hands, hand{step: start.Step, gen: start.Gen, no: start.No, cancel: cancel})
+	s.atWork++
+	a := h.run.Attempt(start)
+	epoch := s.reign.Load()
+	go s.cfg.Worker.Do(ctx, a, func(r flow.Report) {
+		s.signal(arrival{report: &report{by: h, report: r, epoch: epoch}})
+	})
+}
+
+func (h *holding) has(start flow.Start) bool {
+	return slices.ContainsFunc(h.hands, func(hand hand) bool { return hand.is(start) })
+}
+
+func (hand hand) is(start flow.Start) bool {
+	return hand.step == start.Step && hand.gen == start.Gen && hand.no == start.No
+}
+
+// drop takes an attempt that has come to its end out of hand.
+func (h *holding) drop(r flow.Report) {
+	def := h.run.Workflow().Step(r.Path)
+	if def == nil {
+		return
+	}
+	h.hands = slices.DeleteFunc(h.hands, func(hand hand) bool {
+		if hand.step == def.Index && hand.gen == r.Gen && hand.no == r.No {
+			hand.cancel()
+			return true
+		}
+		return false
+	})
+}
+
+// cutAll stops all attempts at work: the node is going down. They run again elsewhere under their number.
+func (s *shard) cutAll() {
+	for _, h := range s.runs {
+		for _, hand := range h.hands {
+			hand.cancel()
+		}
+	}
+}
+
+// count feeds the metrics from events that are durable, each once.
+func (s *shard) count(h *holding, events []flow.Event) {
+	for _, e := range events {
+		if e.Seq <= h.counted {
+			continue
+		}
+		h.counted = e.Seq
+		s.countEvent(h.run, e)
+	}
+}
+
+func (s *shard) countEvent(run *flow.Run, e flow.Event) {
+	switch e.Kind {
+	case flow.KindRunSubmitted:
+		s.metrics.RunAccepted(run.Workflow().Name, "api")
+	case flow.KindStepStarted:
+		if stat := run.Stat(e.Step); e.Attempt > 0 && e.At.Equal(run.Summary().StartedAt) && stat.StartedAt.Equal(e.At) {
+			s.metrics.RunStarted(e.At.Sub(run.CreatedAt()))
+		}
+	case flow.KindStepSucceeded:
+		s.countStep(run, e, "succeeded")
+	case flow.KindStepFailed:
+		s.countStep(run, e, "failed")
+	case flow.KindStepCancelled:
+		s.countStep(run, e, "cancelled")
+	case flow.KindStepSkipped:
+		s.countStep(run, e, "skipped")
+	case flow.KindAttemptFailed:
+		s.metrics.AttemptFinished(run.Stat(e.Step).Agent, run.LastClass(e.Step))
+	case flow.KindRunSucceeded, flow.KindRunFailed, flow.KindRunCancelled:
+		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
+	}
+}
+
+func (s *shard) countStep(run *flow.Run, e flow.Event, how string) {
+	stat := run.Stat(e.Step)
+	took := time.Duration(0)
+	if !stat.StartedAt.IsZero() {
+		took = e.At.Sub(stat.StartedAt)
+	}
+	s.metrics.StepFinished(string(stat.Kind), how, took)
+	if e.Attempt == 0 || (stat.Kind != workflow.KindAgent && stat.Kind != workflow.KindTool) {
+		return
+	}
+	class := "ok"
+	if how == "failed" {
+		class = run.LastClass(e.Step)
+	} else if how == "cancelled" {
+		class = "cancelled"
+	}
+	s.metrics.AttemptFinished(stat.Agent, class)
+}
+
+func outcome(run *flow.Run, k flow.Kind) string {
+	switch {
+	case k == flow.KindRunSucceeded:
+		return "succeeded"
+	case k == flow.KindRunCancelled:
+		return "cancelled"
+	case run.Summary().Error != nil && run.Summary().Error.Class == "timeout" && run.Summary().Error.Step == "":
+		return "timed_out"
+	default:
+		return "failed"
+	}
+}

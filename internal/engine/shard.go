@@ -1,0 +1,344 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
+)
+
+// shard owns runs under one lease. Its loop is the only goroutine that touches them.
+type shard struct {
+	*Engine
+	no         int
+	clock      clock
+	arrivals   chan arrival
+	claimNudge chan struct{}
+	drained    chan struct{} // closed when the node drains
+	stopped    chan struct{} // closed when nothing takes arrivals any more
+	reign      atomic.Pointer[reign]
+	held       atomic.Int32 // runs in memory
+	backlog    atomic.Bool  // runs wait that no node had room for
+	checked    atomic.Int64 // when memory was last compared with the table
+	asides     chan aside
+
+	// Of the reign at hand; the loop's own.
+	runs     map[uuid.UUID]*holding
+	batch    *batch
+	flushing bool
+	timers   timers
+	atWork   int
+	deferred bool              // starts were held back: the lease was not trusted
+	refusals map[uuid.UUID]int // commits refused on a run's data
+}
+
+// arrival is one thing for the loop to take up. Exactly one field is set.
+type arrival struct {
+	report  *report
+	submit  *submission
+	loaded  []*loaded
+	told    []store.Message
+	missing *missing
+	renewed bool
+}
+
+// report is what a worker says, and of which run.
+type report struct {
+	by     *holding // whose attempt it is: a run that was loaded again has another one
+	report flow.Report
+	epoch  *reign // under which the attempt was started
+}
+
+// submission waits for its run to be durable.
+type submission struct {
+	sub  *flow.Submission
+	done chan error // buffered
+}
+
+// reign is the time under one lease.
+type reign struct {
+	mu       sync.Mutex
+	lease    store.Lease
+	trust    time.Time // our clock: until then nobody can have taken the lease over
+	ttl      time.Duration
+	lost     chan struct{}
+	loseOnce sync.Once
+}
+
+func (r *reign) current() store.Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lease
+}
+
+func (r *reign) raise(l store.Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lease = l
+}
+
+// renewed: the lease lives at least one ttl from when the renewal was asked for; a second is kept for starting work.
+func (r *reign) renewed(asked time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trust = asked.Add(r.ttl - min(time.Second, r.ttl/4))
+}
+
+func (r *reign) trusted() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.trust)
+}
+
+func (r *reign) lose() { r.loseOnce.Do(func() { close(r.lost) }) }
+
+func newShard(e *Engine, no int) *shard {
+	return &shard{
+		Engine: e, no: no, arrivals: make(chan arrival, arrivalsMax), claimNudge: make(chan struct{}, 1),
+		drained: make(chan struct{}), stopped: make(chan struct{}), asides: make(chan aside, asidesMax),
+	}
+}
+
+// lease is the shard's lease while it has one.
+func (s *shard) lease() (store.Lease, bool) {
+	if r := s.reign.Load(); r != nil {
+		return r.current(), true
+	}
+	return store.Lease{}, false
+}
+
+// trusted reports whether new work may be started.
+func (s *shard) trusted() bool {
+	r := s.reign.Load()
+	return r != nil && r.trusted()
+}
+
+func (s *shard) drain() { close(s.drained) }
+
+func (s *shard) isDraining() bool {
+	select {
+	case <-s.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// arrive hands something to the loop; it waits while the loop is behind.
+func (s *shard) arrive(ctx context.Context, a arrival) error {
+	select {
+	case s.arrivals <- a:
+		return nil
+	case <-s.stopped:
+		return errDraining()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// signal is arrive for goroutines of the shard itself.
+func (s *shard) signal(a arrival) {
+	select {
+	case s.arrivals <- a:
+	case <-s.stopped:
+	}
+}
+
+// run reigns under one lease after the other until the node drains.
+func (s *shard) run(ctx context.Context) {
+	defer close(s.stopped)
+	for ctx.Err() == nil && !s.isDraining() {
+		granted := s.until(ctx, s.drained, func(ctx context.Context) {
+			s.retry(ctx, "grant lease", func(ctx context.Context) error { return s.grant(ctx) })
+		})
+		if !granted || s.reign.Load() == nil {
+			return
+		}
+		s.rule(ctx)
+		s.reign.Store(nil)
+	}
+}
+
+// until runs fn with a context that also ends with stop; false when it did.
+func (s *shard) until(ctx context.Context, stop <-chan struct{}, fn func(context.Context)) bool {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-done:
+		}
+	}()
+	fn(ctx)
+	return ctx.Err() == nil
+}
+
+func (s *shard) grant(ctx context.Context) error {
+	asked := time.Now()
+	lease, now, err := s.cfg.Store.Grant(ctx, s.cfg.Node.ID, s.cfg.LeaseTTL)
+	if err != nil {
+		return err
+	}
+	s.clock.set(now, time.Now())
+	r := &reign{lease: lease, ttl: s.cfg.LeaseTTL, lost: make(chan struct{})}
+	r.renewed(asked)
+	s.reign.Store(r)
+	return nil
+}
+
+// rule is the reign: the loop here, the flusher, the keeper and the claimer beside it.
+func (s *shard) rule(ctx context.Context) {
+	r := s.reign.Load()
+	work, stopWork := context.WithCancelCause(ctx) // of the attempts started under this lease
+	aside, stopAside := context.WithCancel(ctx)
+	f := newFlusher(s, r)
+	var around sync.WaitGroup
+	around.Go(func() { s.keep(aside, r) })
+	around.Go(func() { s.claims(aside, r) })
+	around.Go(func() { f.run(ctx) })
+
+	s.runs, s.batch, s.flushing, s.timers, s.atWork = map[uuid.UUID]*holding{}, newBatch(), false, timers{}, 0
+	s.refusals, s.deferred = map[uuid.UUID]int{}, false
+	s.checked.Store(time.Now().UnixNano())
+	handBack := s.loop(ctx, work, r, f)
+	stopWork(errStopped)
+	s.abandon()
+	stopAside()
+	close(f.batches)
+	around.Wait()
+	s.answerLast(f)
+	if handBack {
+		s.handBack(context.WithoutCancel(ctx), r)
+	}
+}
+
+// loop takes up arrivals until the lease is lost (false) or the shard has drained (true). While a batch is being
+// flushed it decides ahead; what it gathered goes out the moment the flusher is free, never later.
+func (s *shard) loop(ctx, work context.Context, r *reign, f *flusher) bool {
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	drained, stage, stageEnd := s.drained, drainNot, (<-chan time.Time)(nil)
+	for {
+		arrivals := s.arrivals
+		if s.batch.full() { // the flusher is behind: let the senders wait
+			arrivals = nil
+		}
+		select {
+		case a := <-arrivals:
+			s.take(work, a)
+			s.takeWaiting(work)
+		case done := <-f.done:
+			if done.err != nil {
+				s.failWaiting(done.batch, done.err)
+				return false
+			}
+			s.committed(work, done)
+		case <-tick.C:
+			s.fire(work)
+		case <-r.lost:
+			return false
+		case <-drained:
+			drained, stage, stageEnd = nil, drainWaiting, time.After(s.cfg.DrainTimeout)
+		case <-stageEnd:
+			if stage == drainCut { // workers that do not come back, or Postgres away: the lease will expire by itself
+				return false
+			}
+			stage, stageEnd = drainCut, time.After(cutWait)
+			s.cutAll()
+		case <-ctx.Done():
+			return false
+		}
+		s.handOver(f)
+		if stage != drainNot && s.atWork == 0 && !s.flushing && s.batch.empty() {
+			return true
+		}
+	}
+}
+
+// The stages of draining: attempts at work may end; then they are cut; then they are left behind.
+const (
+	drainNot = iota
+	drainWaiting
+	drainCut
+)
+
+const (
+	tickEvery = 20 * time.Millisecond // grain of timers
+	asidesMax = 64
+	cutWait   = 5 * time.Second // for workers to come back once their context is done
+)
+
+// takeWaiting takes up what else has arrived, so that one commit holds it all.
+func (s *shard) takeWaiting(work context.Context) {
+	for !s.batch.full() {
+		select {
+		case a := <-s.arrivals:
+			s.take(work, a)
+		default:
+			return
+		}
+	}
+}
+
+func (s *shard) handOver(f *flusher) {
+	if s.flushing || s.batch.empty() {
+		return
+	}
+	f.batches <- s.batch
+	s.batch, s.flushing = newBatch(), true
+}
+
+// abandon forgets all runs: they are read again from the log by whoever claims them.
+func (s *shard) abandon() {
+	s.failWaiting(s.batch, errNoLease())
+	if n := len(s.runs); n > 0 && !s.isDraining() {
+		s.log.Warn("shard lost its lease: its runs go on elsewhere", slog.Int("shard", s.no), slog.Int("runs", n))
+	}
+	for _, h := range s.runs {
+		for _, hand := range h.hands {
+			hand.cancel()
+		}
+	}
+	s.runs = nil
+	s.held.Store(0)
+}
+
+// failWaiting answers those who wait for a batch: err is nil where it was written.
+func (s *shard) failWaiting(b *batch, err error) {
+	for _, w := range b.waiting {
+		w.done <- err
+	}
+	b.waiting = nil
+}
+
+// answerLast answers the submissions of a batch whose fate came to be known after the loop had ended.
+func (s *shard) answerLast(f *flusher) {
+	select {
+	case done := <-f.done:
+		s.failWaiting(done.batch, done.err)
+	default:
+	}
+}
+
+// handBack closes the lease and frees its runs, so that other nodes go on with them at once.
+func (s *shard) handBack(ctx context.Context, r *reign) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
+	defer cancel()
+	s.retry(ctx, "hand back runs", func(ctx context.Context) error {
+		lease := r.current()
+		if err := s.cfg.Store.CloseOwn(ctx, lease); err != nil {
+			return err
+		}
+		return s.free(ctx, lease.ID, "drain")
+	})
+}

@@ -1,0 +1,285 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
+)
+
+// holding is a run in memory. It is disposable: the log is the truth.
+type holding struct {
+	run       *flow.Run
+	durable   int32 // events up to here are committed
+	batch     *batch
+	at        int
+	hands     []hand
+	told      map[int64]struct{} // messages applied and perhaps not yet deleted
+	crashes   int16
+	leaving   bool      // its last change releases it; everything else is left to the next claim
+	scheduled time.Time // the earliest timer set for it
+	counted   int32     // events up to here are in the metrics
+}
+
+// hand is an attempt at work.
+type hand struct {
+	step    int
+	gen, no int16
+	cancel  context.CancelFunc
+}
+
+// take takes up one arrival.
+func (s *shard) take(work context.Context, a arrival) {
+	switch {
+	case a.report != nil:
+		s.takeReport(a.report)
+	case a.submit != nil:
+		s.takeSubmission(a.submit)
+	case a.loaded != nil:
+		for _, l := range a.loaded {
+			s.takeLoaded(l)
+		}
+	case a.told != nil:
+		for _, m := range a.told {
+			s.takeMessage(m)
+		}
+	case a.missing != nil:
+		a.missing.answer <- s.notHeld(a.missing.runs)
+	case a.renewed && s.deferred:
+		s.deferred = false
+		for _, h := range s.runs {
+			s.perform(work, h)
+		}
+	}
+}
+
+func (s *shard) takeReport(r *report) {
+	if r.epoch != s.reign.Load() {
+		s.metrics.StaleWrites(1) // of an attempt started under a lease that is gone
+		return
+	}
+	h := r.by
+	if r.report.Outcome != nil {
+		s.atWork--
+		h.drop(r.report)
+	}
+	if h.leaving {
+		return
+	}
+	s.decide(h, flow.Reported{Report: r.report})
+	if h.crashes > 0 && r.report.Outcome != nil && !h.leaving { // it got over what may have broken a node
+		h.crashes = 0
+		s.touchRow(h)
+	}
+}
+
+// takeSubmission opens a run. Where there is no room, or others wait already, only its submission is recorded: a
+// claim starts it.
+func (s *shard) takeSubmission(sub *submission) {
+	run, events, err := flow.Open(*sub.sub, s.clock.now())
+	if err != nil {
+		sub.done <- err
+		return
+	}
+	h := &holding{run: run}
+	owned := int(s.held.Load()) < s.room() && !s.backlog.Load() && !s.isDraining()
+	if !owned {
+		events = events[:1]
+		h.leaving = true
+	}
+	change := s.batch.add(h, events)
+	change.New = newRun(sub.sub, run, events[0].At, owned)
+	s.batch.waiting = append(s.batch.waiting, waiting{done: sub.done, at: h.at})
+	if !owned {
+		return
+	}
+	s.hold(h)
+	s.after(h, change)
+}
+
+func newRun(sub *flow.Submission, run *flow.Run, at time.Time, owned bool) *store.NewRun {
+	v := run.Submitted()
+	status := flow.RunStatusQueued
+	if owned {
+		status = flow.RunStatusRunning
+	}
+	return &store.NewRun{
+		Tenant: sub.Tenant, Workflow: v.Workflow, Version: v.Version, Hash: sub.Workflow.Hash, Status: status,
+		Stakes: v.Stakes, Mode: v.Mode, Priority: v.Priority, Labels: v.Labels, Preview: flow.Preview(v.Input),
+		StepsTotal: len(sub.Workflow.Steps), Format: flow.FormatMax, Owned: owned, At: at,
+	}
+}
+
+func (s *shard) takeLoaded(l *loaded) {
+	if l.epoch != s.reign.Load() || s.runs[l.run.ID] != nil {
+		return
+	}
+	h := &holding{run: l.run, durable: l.run.Seq(), counted: l.run.Seq(), crashes: l.crashes}
+	s.hold(h)
+	for _, m := range l.messages { // first: a resume is what makes a failed run one to go on with
+		s.takeMessage(m)
+	}
+	if !h.leaving {
+		s.decide(h, flow.Claimed{})
+	}
+	if !h.leaving { // the row says queued or waiting until now
+		s.touchRow(h)
+	}
+}
+
+// takeMessage applies a message in the batch that records what it causes. One that comes while its run leaves stays
+// in the inbox, where the next claim finds it.
+func (s *shard) takeMessage(m store.Message) {
+	h := s.runs[m.Run]
+	if h == nil || h.leaving {
+		return
+	}
+	if _, again := h.told[m.ID]; again {
+		return
+	}
+	if h.told == nil {
+		h.told = map[int64]struct{}{}
+	}
+	h.told[m.ID] = struct{}{}
+	s.batch.change(h).Eaten = append(s.batch.change(h).Eaten, m.ID)
+	s.decide(h, flow.Told{Kind: m.Kind, Body: m.Body})
+	if !h.leaving {
+		s.touchRow(h)
+	}
+}
+
+// decide asks the rules, and records what they say. A panic in the rules sets the run aside; it never takes the
+// shard with it.
+func (s *shard) decide(h *holding, c flow.Cause) {
+	events, err := s.ask(h.run, c)
+	if err != nil {
+		s.setAside(h, err.Error())
+		return
+	}
+	change := s.batch.change(h)
+	if len(events) > 0 {
+		change = s.batch.add(h, events)
+	}
+	s.after(h, change)
+}
+
+func (s *shard) ask(run *flow.Run, c flow.Cause) (events []flow.Event, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in the rules: %v", p)
+		}
+	}()
+	events = run.Decide(c, s.clock.now())
+	return events, run.Err()
+}
+
+// after notes what a decision means beyond its events: money, the run's row, and when to look again.
+func (s *shard) after(h *holding, change *store.Change) {
+	charges := h.run.TakeCharges()
+	if len(charges) > 0 {
+		hour := s.clock.now().Truncate(time.Hour)
+		for _, c := range charges {
+			change.Spend = append(change.Spend, spendLine(hour, h.run, c))
+		}
+	}
+	if h.run.Status().Ended() {
+		change.Row = s.row(h, true)
+		h.leaving = true
+		return
+	}
+	if wake, ok := h.run.Rest(s.clock.now()); ok && len(h.hands) == 0 {
+		change.Row = s.row(h, true)
+		change.Row.Status, change.Row.WaitingFor, change.Row.WakeAt = flow.RunStatusWaiting, "retry", &wake
+		h.leaving = true
+		return
+	}
+	s.schedule(h)
+}
+
+func spendLine(hour time.Time, run *flow.Run, c flow.Charge) store.SpendLine {
+	line := store.SpendLine{
+		Hour: hour, Tenant: run.Tenant, Workflow: run.Workflow().Name, Agent: c.Agent, Provider: c.Call.Provider,
+		Model: c.Call.Model, Simulated: c.Call.Simulated, Calls: 1, Tokens: c.Call.Tokens, Cost: c.Call.Cost,
+	}
+	if c.Call.Unpriced {
+		line.Unpriced = 1
+	}
+	return line
+}
+
+// touchRow lets the row say what the run is doing now.
+func (s *shard) touchRow(h *holding) {
+	s.batch.change(h).Row = s.row(h, false)
+}
+
+func (s *shard) row(h *holding, release bool) *store.Row {
+	sum := h.run.Summary()
+	row := &store.Row{
+		Status: sum.Status, Stage: sum.Stage, Preview: sum.Preview, Error: sum.Error, Sum: sum.Sum,
+		StepsDone: sum.StepsDone, Release: release, Crashes: h.crashes, Format: flow.FormatMax,
+		StartedAt: optional(sum.StartedAt), FinishedAt: optional(sum.FinishedAt),
+	}
+	if release {
+		row.Crashes = 0
+	}
+	return row
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (s *shard) hold(h *holding) {
+	s.runs[h.run.ID] = h
+	s.held.Add(1)
+}
+
+func (s *shard) release(h *holding) {
+	if s.runs[h.run.ID] == h {
+		delete(s.runs, h.run.ID)
+		s.held.Add(-1)
+	}
+	for _, hand := range h.hands { // cut and not yet back
+		hand.cancel()
+	}
+}
+
+func (s *shard) room() int { return max(1, s.cfg.RunsMax/s.cfg.Shards) }
+
+func (s *shard) notHeld(runs []uuid.UUID) []uuid.UUID {
+	var not []uuid.UUID
+	for _, id := range runs {
+		if s.runs[id] == nil {
+			not = append(not, id)
+		}
+	}
+	return not
+}
+
+// setAside takes a run out of work for an operator: its log or the rules are broken, and a loop would break more.
+func (s *shard) setAside(h *holding, reason string) {
+	s.evict(h)
+	s.toQuarantine(h.run.ID, reason)
+}
+
+// evict forgets a run: what of it is durable is read again by the next reconciliation.
+func (s *shard) evict(h *holding) {
+	s.batch.without(h)
+	h.leaving = true
+	s.release(h)
+}
+
+// refusal is what the sender of a run hears whose data Postgres did not take.
+func refusal(err error) error {
+	e := fault.New(fault.KindInvalid, "refused", "the database refused the run's data")
+	e.Err = err
+	return e
+}

@@ -1,0 +1,214 @@
+package flow
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// FormatMax is the highest version of event bodies this binary reads and writes.
+const FormatMax = 1
+
+// The bodies of events, by Kind. Fields are only ever added.
+type (
+	// Submitted is the body of run_submitted: everything the run starts from but the definition, which its hash names.
+	Submitted struct {
+		Workflow string            `json:"workflow"`
+		Version  int               `json:"version,omitempty"`
+		Hash     string            `json:"hash"`
+		Stakes   string            `json:"stakes"`
+		Mode     string            `json:"mode"`
+		Priority int               `json:"priority"`
+		Labels   map[string]string `json:"labels,omitempty"`
+		Input    json.RawMessage   `json:"input"`
+	}
+	// Started is the body of step_started. Input is kept only where it could not be rendered alike again.
+	Started struct {
+		Input json.RawMessage `json:"input,omitempty"`
+	}
+	// Succeeded is the body of step_succeeded.
+	Succeeded struct {
+		Output     json.RawMessage `json:"output"`
+		Confidence *float64        `json:"confidence,omitempty"`
+		Unresolved []string        `json:"unresolved,omitempty"`
+		Repaired   bool            `json:"repaired,omitempty"`
+		PromptHash string          `json:"prompt_hash,omitempty"`
+		ByHand     bool            `json:"by_hand,omitempty"` // set by an operator's resume
+		Calls      []usage.Call    `json:"calls,omitempty"`
+	}
+	// AttemptFailed is the body of attempt_failed.
+	AttemptFailed struct {
+		Failure
+		RetryAt time.Time    `json:"retry_at"`
+		Calls   []usage.Call `json:"calls,omitempty"`
+	}
+	// Failed is the body of step_failed.
+	Failed struct {
+		Failure
+		Calls []usage.Call `json:"calls,omitempty"`
+	}
+	// Skipped is the body of step_skipped. A skipped container skips all inside.
+	Skipped struct {
+		Reason string `json:"reason"` // when
+	}
+	// Cancelled is the body of step_cancelled and outcome_discarded.
+	Cancelled struct {
+		Reason    string       `json:"reason"`
+		Discarded bool         `json:"discarded,omitempty"` // an answer had come
+		Calls     []usage.Call `json:"calls,omitempty"`
+	}
+	// CaseChosen is the body of case_chosen; the steps of the other cases are skipped. Case is -1 where none holds.
+	CaseChosen struct {
+		Case int `json:"case"`
+	}
+	// Failing is the body of run_failing: no step of the main list starts any more.
+	Failing struct {
+		Failure
+		Cut bool `json:"cut,omitempty"` // calls at work are cut (timeout of the run)
+	}
+	// Cancelling is the body of run_cancelling: no step starts any more, calls at work are cut.
+	Cancelling struct {
+		Reason string `json:"reason,omitempty"`
+		Actor  string `json:"actor,omitempty"`
+	}
+	// SectionEntered is the body of section_entered.
+	SectionEntered struct {
+		Section string `json:"section"` // on_failure, finally
+	}
+	// Result is the body of the last event of a run.
+	Result struct {
+		Output     json.RawMessage `json:"output,omitempty"`
+		Error      *Failure        `json:"error,omitempty"`
+		Provenance []Provenance    `json:"provenance,omitempty"`
+		Unresolved []Unresolved    `json:"unresolved,omitempty"`
+	}
+	// Resumed is the body of run_resumed. What is reopened is listed, never recomputed.
+	Resumed struct {
+		Reopened []Reopened                 `json:"reopened,omitempty"`
+		Set      map[string]json.RawMessage `json:"set,omitempty"` // outputs given by hand, by path
+		Reason   string                     `json:"reason,omitempty"`
+		Actor    string                     `json:"actor,omitempty"`
+	}
+	// Reopened is a step that may run again, in its new generation.
+	Reopened struct {
+		Step Path  `json:"step"`
+		Gen  int16 `json:"gen"`
+	}
+	// Provenance says who made the output of an agent step.
+	Provenance struct {
+		Step          Path        `json:"step"`
+		Agent         string      `json:"agent,omitempty"`
+		Role          string      `json:"role,omitempty"`
+		Provider      string      `json:"provider"`
+		Model         string      `json:"model"`
+		Simulated     bool        `json:"simulated,omitempty"`
+		Attempt       int16       `json:"attempt"`
+		FallbackDepth int         `json:"fallback_depth"`
+		PromptHash    string      `json:"prompt_hash,omitempty"`
+		Repaired      bool        `json:"repaired,omitempty"`
+		Cost          usage.Money `json:"cost_nano"`
+		Unpriced      bool        `json:"unpriced,omitempty"`
+	}
+	// Unresolved is something an agent could not settle.
+	Unresolved struct {
+		Step Path   `json:"step"`
+		Text string `json:"text"`
+	}
+)
+
+// Of a switch: no case is chosen yet; none holds.
+const (
+	caseNone     = -1
+	caseUnchosen = -2
+)
+
+// encode renders a body. A step's output is spliced in as it is: it was checked where it was made, and re-reading it
+// here would cost the shard's loop more than everything else it does for the event.
+func encode(body any) json.RawMessage {
+	switch b := body.(type) {
+	case *Started:
+		if b.Input == nil {
+			return nil
+		}
+	case *Succeeded:
+		return encodeSucceeded(*b)
+	}
+	raw, err := json.Marshal(body)
+	if err != nil { // only a RawMessage that is not JSON: a defect of whoever made it
+		panic(fmt.Sprintf("flow: encode %T: %v", body, err))
+	}
+	return raw
+}
+
+func encodeSucceeded(b Succeeded) json.RawMessage {
+	output := b.Output
+	if output == nil {
+		output = json.RawMessage("null")
+	}
+	out := make([]byte, 0, len(output)+16)
+	out = append(out, `{"output":`...)
+	out = append(out, output...)
+	if b.Confidence == nil && b.Unresolved == nil && !b.Repaired && b.PromptHash == "" && !b.ByHand && b.Calls == nil {
+		return append(out, '}')
+	}
+	b.Output = nil
+	rest, err := json.Marshal(b)
+	if err != nil {
+		panic(fmt.Sprintf("flow: encode %T: %v", b, err))
+	}
+	return append(append(out, ','), rest[len(`{"output":null,`):]...)
+}
+
+// decode reads a body back; an error means the log is unreadable.
+func decode(e Event) (any, error) {
+	if e.V > FormatMax {
+		return nil, fmt.Errorf("event %d (%s): version %d is newer than this binary reads", e.Seq, e.Kind, e.V)
+	}
+	body := newBody(e.Kind)
+	if body == nil {
+		return nil, fmt.Errorf("event %d: unknown kind %q", e.Seq, e.Kind)
+	}
+	if len(e.Body) == 0 {
+		return body, nil
+	}
+	if err := json.Unmarshal(e.Body, body); err != nil {
+		return nil, fmt.Errorf("event %d (%s): %w", e.Seq, e.Kind, err)
+	}
+	return body, nil
+}
+
+func newBody(k Kind) any {
+	switch k {
+	case KindRunSubmitted:
+		return new(Submitted)
+	case KindStepStarted:
+		return new(Started)
+	case KindTurnAnswered:
+		return new(Turn)
+	case KindStepSucceeded:
+		return new(Succeeded)
+	case KindAttemptFailed:
+		return new(AttemptFailed)
+	case KindStepFailed:
+		return new(Failed)
+	case KindStepSkipped:
+		return new(Skipped)
+	case KindStepCancelled, KindOutcomeDiscarded:
+		return new(Cancelled)
+	case KindCaseChosen:
+		return new(CaseChosen)
+	case KindRunFailing:
+		return new(Failing)
+	case KindRunCancelling:
+		return new(Cancelling)
+	case KindSectionEntered:
+		return new(SectionEntered)
+	case KindRunSucceeded, KindRunFailed, KindRunCancelled:
+		return new(Result)
+	case KindRunResumed:
+		return new(Resumed)
+	}
+	return nil
+}

@@ -1,0 +1,301 @@
+package flow
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// Cause is why a run is decided upon.
+type Cause interface{ cause() }
+
+// The causes.
+type (
+	// Reported: a worker said something of an attempt.
+	Reported struct{ Report Report }
+	// Told: a message from the inbox.
+	Told struct {
+		Kind string // cancel, resume
+		Body json.RawMessage
+	}
+	// Fired: the time that Due named has come.
+	Fired struct{}
+	// Claimed: the run was just loaded; nothing of it is in hand.
+	Claimed struct{}
+)
+
+func (Reported) cause() {}
+func (Told) cause()     {}
+func (Fired) cause()    {}
+func (Claimed) cause()  {}
+
+// The kinds of message a run is told.
+const (
+	ToldCancel = "cancel" // Cancelling
+	ToldResume = "resume" // Resume
+)
+
+// Limits in time.
+const (
+	cleanupTimeout = 5 * time.Minute  // of on_failure, and of finally
+	cutGrace       = 30 * time.Second // for calls that are cut to come back with what they cost
+	parkAfter      = 30 * time.Second // a shorter wait keeps the run in memory
+)
+
+// Decide says what follows from the cause: the events, already folded. It is the only place that evaluates
+// expressions. Same state, cause and now give the same events.
+func (r *Run) Decide(c Cause, now time.Time) []Event {
+	r.now = now.Truncate(time.Microsecond)
+	if told, ok := c.(Told); ok {
+		r.told(told)
+	} else if !r.status.Ended() {
+		switch c := c.(type) {
+		case Reported:
+			r.reported(c.Report)
+		case Claimed:
+			r.claimed()
+		}
+		r.fired()
+	}
+	r.advance()
+	return r.take()
+}
+
+// advance starts what may start, and closes sections that are done, until the run must wait or has ended.
+func (r *Run) advance() {
+	for !r.status.Ended() {
+		for len(r.ready) > 0 && len(r.open) < r.w.MaxParallel {
+			i := r.ready[0]
+			r.ready = r.ready[1:]
+			r.begin(&r.steps[i])
+		}
+		if len(r.open) > 0 || len(r.retrying) > 0 {
+			return
+		}
+		r.closeSection()
+	}
+}
+
+// closeSection goes on from a section in which nothing more will happen.
+func (r *Run) closeSection() {
+	if r.section == workflow.SectionMain && r.fate == "" {
+		output, err := r.renderOutput()
+		if err != nil {
+			r.emit(KindRunFailing, nil, &Failing{Failure: Failure{Class: classExpression, Message: "output: " + err.Error()}})
+			return
+		}
+		r.output = output
+	}
+	switch {
+	case r.section == workflow.SectionMain && r.fate == RunStatusFailed && len(r.w.OnFailure) > 0:
+		r.emit(KindSectionEntered, nil, &SectionEntered{Section: sectionNames[workflow.SectionOnFailure]})
+	case r.section != workflow.SectionFinally && len(r.w.Finally) > 0:
+		r.emit(KindSectionEntered, nil, &SectionEntered{Section: sectionNames[workflow.SectionFinally]})
+	default:
+		r.end()
+	}
+}
+
+// end closes the log. Containers that were at work when the run was decided go down with it.
+func (r *Run) end() {
+	for i := range r.steps {
+		if s := &r.steps[i]; s.status == StepStatusRunning {
+			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ended"})
+		}
+	}
+	result := &Result{Provenance: r.provenance(), Unresolved: r.unresolved()}
+	switch r.fate {
+	case RunStatusFailed:
+		result.Error = r.failure
+		r.emit(KindRunFailed, nil, result)
+	case RunStatusCancelled:
+		r.emit(KindRunCancelled, nil, result)
+	default:
+		result.Output = r.output
+		if result.Output == nil { // folded from a log since the main list was done
+			result.Output, _ = r.renderOutput() //nolint:errcheck // it rendered when the section was closed
+		}
+		r.emit(KindRunSucceeded, nil, result)
+	}
+}
+
+// reported applies what a worker says of the attempt at work; of any other attempt only the cost is kept.
+func (r *Run) reported(rep Report) {
+	def := r.w.Step(rep.Path)
+	if def == nil {
+		return
+	}
+	s := &r.steps[def.Index]
+	if s.status != StepStatusRunning || s.gen != rep.Gen || s.attempt != rep.No || !s.isLeaf() {
+		r.discard(s, rep)
+		return
+	}
+	if rep.Turn != nil {
+		r.emit(KindTurnAnswered, s, rep.Turn)
+		return
+	}
+	o := rep.Outcome
+	switch {
+	case o.Failure == nil && (!r.cut || r.fate != RunStatusCancelled):
+		r.emit(KindStepSucceeded, s, &Succeeded{
+			Output: o.Output, Confidence: o.Confidence, Unresolved: o.Unresolved,
+			Repaired: o.Repaired, PromptHash: o.PromptHash, Calls: o.Calls,
+		})
+	case r.cut:
+		r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason(), Discarded: o.Failure == nil, Calls: o.Calls})
+	case o.Failure.Class == classCancelled:
+		// The node stopped the worker, not the run: the attempt is still open and runs again under its number.
+		r.discard(s, rep)
+	case r.mayRetry(s, o.Failure.Class):
+		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls})
+	default:
+		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	}
+}
+
+// discard keeps the cost of calls whose answer comes too late. After the end of the run nothing is added to its log.
+func (r *Run) discard(s *step, rep Report) {
+	var c Cancelled
+	if rep.Turn != nil {
+		c = Cancelled{Reason: "late", Discarded: true, Calls: rep.Turn.Calls}
+	} else {
+		c = Cancelled{Reason: "late", Discarded: rep.Outcome.Failure == nil, Calls: rep.Outcome.Calls}
+	}
+	if len(c.Calls) > 0 {
+		r.emit(KindOutcomeDiscarded, s, &c)
+	}
+}
+
+func (r *Run) cutReason() string {
+	switch {
+	case r.fate == RunStatusCancelled:
+		return "run_cancelled"
+	case r.section == workflow.SectionMain:
+		return "run_timeout"
+	default:
+		return "section_timeout"
+	}
+}
+
+// fail settles a step whose failure nobody handles: the containers around it fail, then the run.
+func (r *Run) fail(s *step, body *Failed) {
+	r.emit(KindStepFailed, s, body)
+	for p := s.def.Parent; p != nil; p = p.Parent {
+		if c := &r.steps[p.Index]; c.status == StepStatusRunning {
+			r.emit(KindStepFailed, c, &Failed{Failure: Failure{
+				Class: body.Class, Message: fmt.Sprintf("step %s failed: %s", s.def.Path, body.Message),
+			}})
+		}
+	}
+	if r.section == workflow.SectionMain && r.fate == "" {
+		failure := body.Failure
+		failure.Step = s.def.Path
+		r.decideFate(KindRunFailing, &Failing{Failure: failure})
+	}
+}
+
+// decideFate ends the main list early: what is between attempts gets no other.
+func (r *Run) decideFate(k Kind, body any) {
+	r.emit(k, nil, body)
+	for _, i := range slices.Clone(r.retrying) {
+		r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: "run_ending"})
+	}
+}
+
+// claimed takes up a run that was just loaded. Attempts that were at work run again under their number, except where
+// a repetition could do harm.
+func (r *Run) claimed() {
+	for _, i := range slices.Clone(r.open) {
+		s := &r.steps[i]
+		switch {
+		case r.cut:
+			r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason()})
+		case s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe:
+			r.fail(s, &Failed{Failure: Failure{
+				Class:   classOutcomeUnknown,
+				Message: "the node died while the tool was at work; whether it had its effect is not known: look, then resume with the step's output set by hand",
+			}})
+		case s.input == nil:
+			if err := r.render(s); err != nil {
+				r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: err.Error()}})
+			}
+		}
+	}
+}
+
+// fired applies all times that have come.
+func (r *Run) fired() {
+	for _, i := range r.retrying {
+		if s := &r.steps[i]; !s.queued && !s.retryAt.After(r.now) {
+			s.queued = true
+			r.ready = append(r.ready, i)
+		}
+	}
+	for _, i := range slices.Clone(r.timed) {
+		if s := &r.steps[i]; !s.startedAt.Add(s.def.Timeout).After(r.now) && s.status == StepStatusRunning {
+			r.timeoutContainer(s)
+		}
+	}
+	if r.cut {
+		if !r.cutSince.Add(cutGrace).After(r.now) {
+			r.cancelOpen("cut_unanswered")
+		}
+		return
+	}
+	if r.sectionDue().After(r.now) {
+		return
+	}
+	if r.section == workflow.SectionMain {
+		if r.fate == "" {
+			r.decideFate(KindRunFailing, &Failing{Cut: true, Failure: Failure{
+				Class: classTimeout, Message: fmt.Sprintf("the run took longer than its timeout of %s", r.w.Timeout),
+			}})
+		} else {
+			r.cancelOpen("run_timeout")
+		}
+		return
+	}
+	r.ready = nil
+	r.cancelOpen("section_timeout")
+}
+
+// timeoutContainer ends a container that took too long, and what is at work in it.
+func (r *Run) timeoutContainer(c *step) {
+	for _, i := range append(slices.Clone(r.open), r.retrying...) {
+		for p := r.steps[i].def.Parent; p != nil; p = p.Parent {
+			if p == c.def {
+				r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: "container_timeout"})
+				break
+			}
+		}
+	}
+	r.fail(c, &Failed{Failure: Failure{
+		Class: classTimeout, Message: fmt.Sprintf("%s took longer than its timeout of %s", c.def.Path, c.def.Timeout),
+	}})
+}
+
+func (r *Run) cancelOpen(reason string) {
+	for _, i := range append(slices.Clone(r.open), r.retrying...) {
+		r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: reason})
+	}
+}
+
+// told applies a message. One that the state does not allow (any more) changes nothing.
+func (r *Run) told(t Told) {
+	switch t.Kind {
+	case ToldCancel:
+		var body Cancelling
+		if json.Unmarshal(t.Body, &body) != nil || r.CanCancel() != nil {
+			return
+		}
+		r.decideFate(KindRunCancelling, &body)
+	case ToldResume:
+		var body Resume
+		if json.Unmarshal(t.Body, &body) == nil {
+			r.resume(body)
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package flow_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+var update = flag.Bool("update", false, "rewrite what the plays say happened")
+
+// TestPlays performs the scripts of testdata: a command, then after ---- what happened. After every command the log
+// so far is folded anew and must give the same run.
+func TestPlays(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no plays: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			script, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := (&stage{t: t}).perform(string(script))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(script), got); diff != "" {
+				t.Errorf("the play went otherwise (-script +played); -update rewrites it:\n%s", diff)
+			}
+		})
+	}
+}
+
+// stage is where a play is performed.
+type stage struct {
+	t   *testing.T
+	w   *workflow.Workflow
+	run *flow.Run
+	log []flow.Event
+	now time.Time
+}
+
+var (
+	playStart = time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
+	playRun   = uuid.MustParse("01890000-0000-7000-8000-000000000001")
+)
+
+func (s *stage) perform(script string) string {
+	s.now = playStart
+	var out strings.Builder
+	for i, block := range strings.Split(strings.TrimRight(script, "\n"), "\n\n") {
+		if i > 0 {
+			out.WriteString("\n")
+		}
+		command, _, isCommand := strings.Cut(block, "\n----")
+		if !isCommand {
+			out.WriteString(block + "\n") // a remark
+			continue
+		}
+		out.WriteString(command + "\n----\n" + s.command(command))
+	}
+	return out.String()
+}
+
+func (s *stage) command(text string) string {
+	var lines []string // without remarks
+	for _, l := range strings.Split(text, "\n") {
+		if !strings.HasPrefix(l, "# ") {
+			lines = append(lines, l)
+		}
+	}
+	verb, rest, _ := strings.Cut(lines[0], " ")
+	body := strings.Join(lines[1:], "\n")
+	switch verb {
+	case "define":
+		w, err := workflow.Compile([]byte(body))
+		if err != nil {
+			s.t.Fatalf("define: %v", err)
+		}
+		s.w = w
+		return ""
+	case "submit":
+		return s.submit(rest)
+	case "report":
+		return s.decide(flow.Reported{Report: s.report(rest)})
+	case "wait":
+		d, err := time.ParseDuration(rest)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.now = s.now.Add(d)
+		return s.decide(flow.Fired{})
+	case "cancel", "resume":
+		if rest == "" {
+			rest = "{}"
+		}
+		return s.decide(flow.Told{Kind: verb, Body: json.RawMessage(rest)})
+	case "crash":
+		s.fold()
+		return s.decide(flow.Claimed{})
+	case "pending":
+		return s.pending()
+	case "rest":
+		wake, ok := s.run.Rest(s.now)
+		return fmt.Sprintf("park=%v due=+%s\n", ok, s.run.Due().Sub(playStart).Round(time.Second)) + map[bool]string{true: "wake=+" + wake.Sub(playStart).Round(time.Second).String() + "\n"}[ok]
+	case "steps":
+		return s.steps()
+	case "can-resume":
+		set := map[string]json.RawMessage{}
+		if rest != "" {
+			if err := json.Unmarshal([]byte(rest), &set); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		return fmt.Sprintf("%v\n", s.run.CanResume(set))
+	}
+	s.t.Fatalf("unknown command %q", verb)
+	return ""
+}
+
+func (s *stage) submit(input string) string {
+	run, events, err := flow.Open(flow.Submission{ID: playRun, Workflow: s.w, Input: json.RawMessage(input), Priority: -1}, s.now)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	s.run, s.log = run, events
+	s.check()
+	return show(events)
+}
+
+// report reads "step[#gen.no] ok <json> [confidence=n]", "… fail <class> <message>", "… turn <text>".
+func (s *stage) report(text string) flow.Report {
+	words := strings.SplitN(text, " ", 3)
+	path, name, named := strings.Cut(words[0], "#")
+	rep := flow.Report{Path: path}
+	for _, v := range s.run.View().Steps {
+		if v.Path == path {
+			rep.Gen, rep.No = v.Gen, v.Attempt
+		}
+	}
+	if named {
+		if _, err := fmt.Sscanf(name, "%d.%d", &rep.Gen, &rep.No); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	rest := ""
+	if len(words) > 2 {
+		rest = words[2]
+	}
+	call := usage.Call{Provider: "test", Model: "m", Try: 1, Tokens: usage.Tokens{Input: 10, Output: 5}, Cost: 1_000}
+	switch words[1] {
+	case "ok":
+		rep.Outcome = &flow.Outcome{Output: json.RawMessage(rest)}
+	case "fail":
+		class, message, _ := strings.Cut(rest, " ")
+		rep.Outcome = &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
+	case "turn":
+		rep.Turn = &flow.Turn{Reply: rest, Calls: []usage.Call{call}}
+	default:
+		s.t.Fatalf("report what? %q", text)
+	}
+	if rep.Outcome != nil && s.w.Step(path).Agent != nil {
+		rep.Outcome.Calls = []usage.Call{call}
+	}
+	return rep
+}
+
+func (s *stage) decide(c flow.Cause) string {
+	events := s.run.Decide(c, s.now)
+	s.log = append(s.log, events...)
+	s.check()
+	return show(events)
+}
+
+// check: fold(events) = state, and no move that the tables forbid.
+func (s *stage) check() {
+	s.t.Helper()
+	if err := s.run.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	again, err := flow.Fold(s.run.ID, s.run.Tenant, s.w, s.log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if diff := diffViews(s.run.View(), again.View()); diff != "" {
+		s.t.Fatalf("the fold of the log differs from the state (-state +fold):\n%s", diff)
+	}
+}
+
+// diffViews compares all but the rendered inputs, which live in memory alone.
+func diffViews(a, b flow.View) string {
+	return cmp.Diff(a, b, cmpopts.IgnoreFields(flow.StepView{}, "Input"), cmpopts.EquateEmpty(), compactJSON())
+}
+
+// compactJSON takes two spellings of the same JSON as equal: a body is spliced when written and decoded when read.
+func compactJSON() cmp.Option {
+	return cmp.FilterValues(func(a, b json.RawMessage) bool { return len(a) > 0 || len(b) > 0 }, cmp.Comparer(func(a, b json.RawMessage) bool {
+		var x, y bytes.Buffer
+		if json.Compact(&x, a) != nil || json.Compact(&y, b) != nil {
+			return bytes.Equal(a, b)
+		}
+		return x.String() == y.String()
+	}))
+}
+
+func (s *stage) fold() {
+	run, err := flow.Fold(s.run.ID, s.run.Tenant, s.w, s.log)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.run = run
+}
+
+func (s *stage) pending() string {
+	var out strings.Builder
+	for start := range s.run.Pending {
+		a := s.run.Attempt(start)
+		fmt.Fprintf(&out, "%s#%d.%d after=%d input=%s", a.Path, a.Gen, a.No, start.Seq, a.Input)
+		if len(a.Turns) > 0 {
+			fmt.Fprintf(&out, " turns=%d", len(a.Turns))
+		}
+		if a.Feedback != "" {
+			fmt.Fprintf(&out, " feedback=%q", a.Feedback)
+		}
+		if s.run.Cutting() {
+			out.WriteString(" cut")
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}
+
+func (s *stage) steps() string {
+	var out strings.Builder
+	v := s.run.View()
+	fmt.Fprintf(&out, "run %s %s\n", v.Status, v.Section)
+	for _, st := range v.Steps {
+		fmt.Fprintf(&out, "%s %s %d.%d %s\n", st.Path, st.Status, st.Gen, st.Attempt, st.Output)
+	}
+	return out.String()
+}
+
+var hashes = regexp.MustCompile(`"hash":"[0-9a-f]{64}"`)
+
+func show(events []flow.Event) string {
+	var out strings.Builder
+	for _, e := range events {
+		fmt.Fprintf(&out, "%d %s", e.Seq, e.Kind)
+		if e.Step != "" {
+			fmt.Fprintf(&out, " %s#%d.%d", e.Step, e.Gen, e.Attempt)
+		}
+		if len(e.Body) > 0 {
+			fmt.Fprintf(&out, " %s", hashes.ReplaceAllString(string(e.Body), `"hash":"…"`))
+		}
+		out.WriteString("\n")
+	}
+	return out.String()
+}

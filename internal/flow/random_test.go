@@ -1,0 +1,235 @@
+package flow_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// randomDefinition has every kind of step, in containers and out of them. Its expressions are marked, so that the
+// same structure with other rules can be made of it.
+const randomDefinition = `
+spec: workflow/v1
+name: random
+max_parallel: 3
+timeout: 1h
+input: {type: object, properties: {a: {type: boolean, default: true}, k: {type: integer, default: 1}}}
+agents:
+  w: {model: gpt-4o}
+steps:
+  - {id: one, tool: "builtin:noop", args: {k: "${{ input.k }}"}}
+  - {id: two, agent: w, prompt: "two", retry: {max_attempts: 3, backoff: {initial: 20s, max: 2m}, classes: [any]}}
+  - id: grp
+    when: input.a
+    timeout: 20m
+    group:
+      steps:
+        - {id: g1, tool: "builtin:noop", retry: {max_attempts: 2, backoff: {initial: 1s}, classes: [any]}}
+        - {id: g2, needs: [g1], set: {x: 1}}
+        - id: deep
+          needs: [one]
+          group:
+            steps:
+              - {id: d1, tool: "builtin:noop", side_effect: unsafe, retry: none}
+              - {id: d2, needs: [d1], agent: w, prompt: "d2"}
+  - id: sw
+    needs: [two]
+    switch:
+      - when: input.k == 1
+        steps:
+          - {id: s1, tool: "builtin:noop", retry: none}
+          - {id: s2, needs: [s1], set: {y: 2}}
+      - else: true
+        steps:
+          - {id: s3, tool: "builtin:noop"}
+  - {id: last, needs: [grp, sw], tool: "builtin:noop"}
+on_failure:
+  - {id: tell, tool: "builtin:noop"}
+  - {id: told, needs: [tell], set: {ok: true}}
+finally:
+  - {id: tidy, tool: "builtin:noop", retry: {max_attempts: 2, backoff: {initial: 5s}, classes: [any]}}
+`
+
+func compile(t interface{ Fatal(...any) }, definition string) *workflow.Workflow {
+	w, err := workflow.Compile([]byte(definition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestRandomRuns: whatever happens to a run and in whatever order, with crashes in between, the rules never panic,
+// what is finished never moves within its generation, the same causes give the same events, the fold of the events
+// is the state, other expressions do not change what a log folds to, and every run can be brought to an end.
+func TestRandomRuns(t *testing.T) {
+	w := compile(t, randomDefinition)
+	changed := compile(t, strings.NewReplacer(
+		"when: input.a", "when: \"!input.a\"", "input.k == 1", "input.k != 1", "{x: 1}", "{x: 3}", "args: {k:", "args: {other:",
+	).Replace(randomDefinition))
+	rapid.Check(t, func(t *rapid.T) {
+		input := json.RawMessage(rapid.SampledFrom([]string{`{}`, `{"a":false}`, `{"k":2}`}).Draw(t, "input"))
+		m := &machine{w: w, now: playStart}
+		m.open(t, input)
+		for range rapid.IntRange(1, 60).Draw(t, "causes") {
+			m.cause(t)
+			m.check(t, changed)
+		}
+		m.bringToEnd(t)
+		m.check(t, changed)
+	})
+}
+
+// machine drives a run and a twin of it alike.
+type machine struct {
+	w         *workflow.Workflow
+	run, twin *flow.Run
+	log       []flow.Event
+	now       time.Time
+	settled   map[string]flow.StepView // by path and generation
+}
+
+func (m *machine) open(t *rapid.T, input json.RawMessage) {
+	sub := flow.Submission{ID: playRun, Workflow: m.w, Input: input, Priority: -1}
+	var err error
+	if m.run, m.log, err = flow.Open(sub, m.now); err != nil {
+		t.Fatal(err)
+	}
+	m.twin, _, _ = flow.Open(sub, m.now)
+	m.settled = map[string]flow.StepView{}
+}
+
+func (m *machine) decide(t *rapid.T, c flow.Cause) {
+	events, again := m.run.Decide(c, m.now), m.twin.Decide(c, m.now)
+	if diff := cmp.Diff(events, again); diff != "" {
+		t.Fatalf("the same cause gave other events:\n%s", diff)
+	}
+	m.log = append(m.log, events...)
+}
+
+func (m *machine) cause(t *rapid.T) {
+	switch rapid.SampledFrom([]string{"report", "report", "report", "report", "late", "wait", "cancel", "resume", "crash"}).Draw(t, "cause") {
+	case "report":
+		m.report(t, false)
+	case "late":
+		path := m.w.Steps[rapid.IntRange(0, len(m.w.Steps)-1).Draw(t, "step")].Path
+		rep := flow.Report{Path: path, Gen: int16(rapid.IntRange(0, 3).Draw(t, "gen")), No: int16(rapid.IntRange(0, 3).Draw(t, "no"))}
+		rep.Outcome = outcome(t)
+		m.decide(t, flow.Reported{Report: rep})
+	case "wait":
+		m.now = m.now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 10, 60, 600, 4000}).Draw(t, "seconds")) * time.Second)
+		m.decide(t, flow.Fired{})
+	case "cancel":
+		if rapid.IntRange(0, 4).Draw(t, "really") == 0 {
+			m.decide(t, flow.Told{Kind: flow.ToldCancel, Body: json.RawMessage(`{}`)})
+		}
+	case "resume":
+		body := rapid.SampledFrom([]string{`{}`, `{"set":{"d1":{"v":1}}}`, `{"set":{"two":"by hand","last":{}}}`, `{"set":{"grp":1}}`, `nonsense`}).Draw(t, "body")
+		m.decide(t, flow.Told{Kind: flow.ToldResume, Body: json.RawMessage(body)})
+	case "crash":
+		m.crash(t)
+	}
+}
+
+func (m *machine) crash(t *rapid.T) {
+	for _, r := range []**flow.Run{&m.run, &m.twin} {
+		run, err := flow.Fold(playRun, m.run.Tenant, m.w, m.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*r = run
+	}
+	m.decide(t, flow.Claimed{})
+}
+
+// report lets one of the pending attempts say something; false: none is at work.
+func (m *machine) report(t *rapid.T, mustSucceed bool) bool {
+	var pending []flow.Start
+	for s := range m.run.Pending {
+		pending = append(pending, s)
+	}
+	if len(pending) == 0 {
+		return false
+	}
+	a := m.run.Attempt(pending[rapid.IntRange(0, len(pending)-1).Draw(t, "attempt")])
+	rep := flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &flow.Outcome{Output: json.RawMessage(`{"v":1}`)}}
+	if !mustSucceed {
+		if rapid.IntRange(0, 5).Draw(t, "turn") == 0 {
+			rep.Outcome, rep.Turn = nil, &flow.Turn{Reply: "r", Calls: []usage.Call{{Model: "m", Cost: 7}}}
+		} else {
+			rep.Outcome = outcome(t)
+		}
+	}
+	m.decide(t, flow.Reported{Report: rep})
+	return true
+}
+
+func outcome(t *rapid.T) *flow.Outcome {
+	o := &flow.Outcome{Calls: []usage.Call{{Provider: "p", Model: "m", Cost: 3, Tokens: usage.Tokens{Input: 2}}}}
+	switch class := rapid.SampledFrom([]string{"", "", "", "server", "tool_error", "cancelled", "invalid_request"}).Draw(t, "class"); class {
+	case "":
+		o.Output = json.RawMessage(`{"v":1}`)
+	default:
+		o.Failure = &flow.Failure{Class: class, Message: "m"}
+	}
+	return o
+}
+
+func (m *machine) check(t *rapid.T, changed *workflow.Workflow) {
+	if err := m.run.Err(); err != nil {
+		t.Fatalf("a move that the tables forbid: %v", err)
+	}
+	for i, e := range m.log {
+		if int(e.Seq) != i+1 {
+			t.Fatalf("event %d has number %d", i+1, e.Seq)
+		}
+	}
+	view := m.run.View()
+	for name, w := range map[string]*workflow.Workflow{"the same": m.w, "changed": changed} {
+		again, err := flow.Fold(playRun, m.run.Tenant, w, m.log)
+		if err != nil {
+			t.Fatalf("fold with %s rules: %v", name, err)
+		}
+		if diff := diffViews(view, again.View()); diff != "" {
+			t.Fatalf("the fold with %s rules differs from the state:\n%s", name, diff)
+		}
+	}
+	m.checkSettled(t, view)
+}
+
+// checkSettled: within a generation a settled step stays what it is, its output included.
+func (m *machine) checkSettled(t *rapid.T, view flow.View) {
+	for _, s := range view.Steps {
+		key := s.Path + string(rune('0'+s.Gen))
+		before, was := m.settled[key]
+		if was {
+			if diff := cmp.Diff(before, s, cmpopts.IgnoreFields(flow.StepView{}, "Sum", "Calls", "Input"), cmpopts.EquateEmpty()); diff != "" {
+				t.Fatalf("settled step moved within its generation:\n%s", diff)
+			}
+		} else if s.Status.Settled() {
+			m.settled[key] = s
+		}
+	}
+}
+
+// bringToEnd: with workers that succeed and time that passes, every run ends.
+func (m *machine) bringToEnd(t *rapid.T) {
+	for range 200 {
+		if m.run.Status().Ended() {
+			return
+		}
+		if !m.report(t, true) {
+			m.now = m.now.Add(10 * time.Minute)
+			m.decide(t, flow.Fired{})
+		}
+	}
+	t.Fatalf("the run does not end: %s", cmp.Diff(nil, m.run.View()))
+}

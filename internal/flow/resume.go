@@ -1,0 +1,104 @@
+package flow
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// Resume is the body of a resume message: a failed run goes on from its last checkpoints.
+type Resume struct {
+	Set    map[Path]json.RawMessage `json:"set,omitempty"` // outputs given by hand
+	Reason string                   `json:"reason,omitempty"`
+	Actor  string                   `json:"actor,omitempty"`
+}
+
+// CanCancel says why the run cannot be cancelled (any more), as a *fault.Error, or nil.
+func (r *Run) CanCancel() error {
+	if r.status.Ended() {
+		return fault.New(fault.KindConflict, "run_terminal", "the run is %s: there is nothing to cancel", r.status)
+	}
+	return nil
+}
+
+// CanResume says why the run cannot be resumed with these outputs, as a *fault.Error, or nil.
+func (r *Run) CanResume(set map[Path]json.RawMessage) error {
+	if r.status != RunStatusFailed {
+		legal := "cancel"
+		if r.status.Ended() {
+			legal = "none"
+		}
+		return fault.New(fault.KindConflict, "run_not_failed", "the run is %s; only a failed run can be resumed (legal actions now: %s)", r.status, legal)
+	}
+	var issues []fault.Issue
+	for _, path := range slices.Sorted(mapKeys(set)) {
+		issues = append(issues, r.checkSet(path, set[path])...)
+	}
+	if len(issues) > 0 {
+		e := fault.New(fault.KindInvalid, "resume_invalid", "the outputs set by hand cannot be taken")
+		e.Issues = issues
+		return e
+	}
+	return nil
+}
+
+func (r *Run) checkSet(path Path, output json.RawMessage) []fault.Issue {
+	pointer := "/set/" + pointerToken("steps."+path+".output")
+	issue := func(code, detail string) []fault.Issue {
+		return []fault.Issue{{Pointer: pointer, Code: code, Detail: detail}}
+	}
+	def := r.w.Step(path)
+	if def == nil || def.Section != sectionMain {
+		return issue("unknown_step", "the workflow has no step "+path+" in its main list")
+	}
+	s := &r.steps[def.Index]
+	switch {
+	case def.Group != nil || def.Switch != nil:
+		return issue("not_settable", path+" holds other steps; set the outputs of those")
+	case s.status == StepStatusSucceeded || s.status == StepStatusSkipped:
+		return issue("step_settled", path+" is "+string(s.status)+": what is finished is not rewritten")
+	case len(output) > workflow.OutputBytesMax:
+		return issue("output_too_large", "the output is larger than the limit")
+	case !json.Valid(output):
+		return issue("json_syntax", "the output is not JSON")
+	}
+	contract := workflow.Contract{}
+	if def.Agent != nil {
+		contract = def.Agent.Agent.Output
+	} else if def.Tool != nil {
+		contract = def.Tool.Output
+	}
+	if contract.Schema == nil {
+		return nil
+	}
+	issues := contract.Schema.Check(output)
+	for i := range issues {
+		issues[i].Pointer = pointer + issues[i].Pointer
+	}
+	return issues
+}
+
+// resume reopens what failed or was cut, and all of the cleaning up: it is done again after the run's new end.
+func (r *Run) resume(body Resume) {
+	if r.CanResume(body.Set) != nil {
+		return
+	}
+	b := &Resumed{Set: body.Set, Reason: body.Reason, Actor: body.Actor}
+	for i := range r.steps {
+		s := &r.steps[i]
+		_, byHand := body.Set[s.def.Path]
+		failed := s.status == StepStatusFailed || s.status == StepStatusCancelled
+		cleanup := s.def.Section != sectionMain && s.status != StepStatusPending
+		if failed || byHand || cleanup {
+			b.Reopened = append(b.Reopened, Reopened{Step: s.def.Path, Gen: s.gen + 1})
+		}
+	}
+	r.emit(KindRunResumed, nil, b)
+}
+
+func pointerToken(s string) string {
+	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
+}

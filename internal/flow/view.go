@@ -1,0 +1,230 @@
+package flow
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// View is the state of a run to look at.
+type View struct {
+	Status     RunStatus
+	Section    string   // main, on_failure, finally
+	Stage      []string // paths of the steps at work
+	Submitted  Submitted
+	CreatedAt  time.Time
+	StartedAt  time.Time // of the first attempt; zero: none yet
+	EndedAt    time.Time // zero: not ended
+	Steps      []StepView
+	StepsDone  int // settled
+	Sum        usage.Sum
+	Error      *Failure
+	Result     *Result // nil until the run has ended
+	RetryingAt time.Time
+}
+
+// StepView is the state of a step to look at.
+type StepView struct {
+	Path       Path
+	Kind       workflow.Kind
+	Section    string
+	Status     StepStatus
+	Gen        int16
+	Attempt    int16
+	StartedAt  time.Time
+	EndedAt    time.Time
+	RetryAt    time.Time // set while retrying
+	Input      json.RawMessage
+	Output     json.RawMessage
+	Error      *Failure
+	Failures   []Failure // of all attempts of this generation
+	Confidence *float64
+	Unresolved []string
+	Skipped    string // the reason: when, switch
+	Case       *int
+	ByHand     bool
+	Repaired   bool
+	Sum        usage.Sum
+	Calls      []usage.Call
+}
+
+// View shows the whole run.
+func (r *Run) View() View {
+	v := View{
+		Status: r.status, Section: sectionNames[r.section], Submitted: r.submitted, CreatedAt: r.createdAt,
+		StartedAt: r.startedAt, EndedAt: r.endedAt, StepsDone: r.settled, Sum: r.sum, Error: r.failure, Result: r.result,
+		Stage: r.stage(), Steps: make([]StepView, len(r.steps)),
+	}
+	for i := range r.steps {
+		v.Steps[i] = r.stepView(&r.steps[i])
+		if at := v.Steps[i].RetryAt; !at.IsZero() && (v.RetryingAt.IsZero() || at.Before(v.RetryingAt)) {
+			v.RetryingAt = at
+		}
+	}
+	return v
+}
+
+func (r *Run) stage() []string {
+	var at []string
+	for _, i := range append(slices.Clone(r.open), r.retrying...) {
+		at = append(at, r.steps[i].def.Path)
+	}
+	return at
+}
+
+func (r *Run) stepView(s *step) StepView {
+	v := StepView{
+		Path: s.def.Path, Kind: s.def.Kind, Section: sectionNames[s.def.Section], Status: s.status, Gen: s.gen,
+		Attempt: s.attempt, StartedAt: s.startedAt, EndedAt: s.endedAt, Input: s.input, Failures: s.failures,
+		Skipped: s.skipped, Sum: s.total(), Calls: s.calls,
+	}
+	switch s.status {
+	case StepStatusSucceeded:
+		v.Output, v.Confidence, v.Unresolved = s.last.Output, s.last.Confidence, s.last.Unresolved
+		v.ByHand, v.Repaired = s.last.ByHand, s.last.Repaired
+	case StepStatusFailed:
+		if n := len(s.failures); n > 0 {
+			v.Error = &s.failures[n-1]
+		}
+	case StepStatusRetrying:
+		v.RetryAt = s.retryAt
+	case StepStatusPending, StepStatusRunning, StepStatusSkipped, StepStatusCancelled:
+	}
+	if s.chosen >= 0 {
+		chosen := s.chosen
+		v.Case = &chosen
+	}
+	return v
+}
+
+// Summary is what the run's row says of it: for lists and claims.
+type Summary struct {
+	Status     RunStatus
+	Stage      string
+	Preview    string // the beginning of the output
+	Error      *Failure
+	Sum        usage.Sum
+	StepsDone  int
+	StartedAt  time.Time
+	FinishedAt time.Time
+}
+
+const previewBytesMax = 200
+
+// Summary works out the row.
+func (r *Run) Summary() Summary {
+	s := Summary{
+		Status: r.status, Error: r.failure, Sum: r.sum, StepsDone: r.settled, StartedAt: r.startedAt, FinishedAt: r.endedAt,
+	}
+	if at := r.stage(); len(at) > 0 {
+		s.Stage = at[0]
+	}
+	if r.result != nil {
+		s.Preview = Preview(r.result.Output)
+	}
+	return s
+}
+
+// Preview cuts JSON down to what a list shows.
+func Preview(raw json.RawMessage) string {
+	if len(raw) <= previewBytesMax {
+		return string(raw)
+	}
+	return strings.ToValidUTF8(string(raw[:previewBytesMax]), "") + "…"
+}
+
+// StepStat is what is counted of a step when an event of it is recorded.
+type StepStat struct {
+	Kind      workflow.Kind
+	Agent     string
+	StartedAt time.Time
+	EndedAt   time.Time
+}
+
+// Stat tells what is counted of a step.
+func (r *Run) Stat(path Path) StepStat {
+	def := r.w.Step(path)
+	if def == nil {
+		return StepStat{}
+	}
+	s := &r.steps[def.Index]
+	stat := StepStat{Kind: def.Kind, StartedAt: s.startedAt, EndedAt: s.endedAt}
+	if def.Agent != nil {
+		stat.Agent = def.Agent.Agent.Name
+	}
+	return stat
+}
+
+func (s *step) total() usage.Sum {
+	var sum usage.Sum
+	for _, c := range s.calls {
+		sum.Add(c)
+	}
+	return sum
+}
+
+// answered is the last call that a model answered.
+func (s *step) answered() (usage.Call, bool) {
+	for i := len(s.calls) - 1; i >= 0; i-- {
+		if s.calls[i].Class == "" {
+			return s.calls[i], true
+		}
+	}
+	return usage.Call{}, false
+}
+
+// provenance says of each agent step that succeeded who made its output.
+func (r *Run) provenance() []Provenance {
+	var list []Provenance
+	for i := range r.steps {
+		s := &r.steps[i]
+		call, ok := s.answered()
+		if s.def.Agent == nil || s.status != StepStatusSucceeded || s.last.ByHand || !ok {
+			continue
+		}
+		total := s.total()
+		list = append(list, Provenance{
+			Step: s.def.Path, Agent: s.def.Agent.Agent.Name, Role: s.def.Agent.Agent.Role,
+			Provider: call.Provider, Model: call.Model, Simulated: call.Simulated, Attempt: s.attempt,
+			FallbackDepth: call.Depth, PromptHash: s.last.PromptHash, Repaired: s.last.Repaired,
+			Cost: total.Cost, Unpriced: total.Unpriced > 0,
+		})
+	}
+	return list
+}
+
+func (r *Run) unresolved() []Unresolved {
+	var list []Unresolved
+	for i := range r.steps {
+		s := &r.steps[i]
+		if s.status != StepStatusSucceeded {
+			continue
+		}
+		for _, text := range s.last.Unresolved {
+			list = append(list, Unresolved{Step: s.def.Path, Text: text})
+		}
+	}
+	return list
+}
+
+// Submitted is what the run started from.
+func (r *Run) Submitted() Submitted { return r.submitted }
+
+// CreatedAt is when the run was submitted.
+func (r *Run) CreatedAt() time.Time { return r.createdAt }
+
+// LastClass is the error class of the step's last failed attempt; empty: none failed.
+func (r *Run) LastClass(path Path) string {
+	def := r.w.Step(path)
+	if def == nil {
+		return ""
+	}
+	if failures := r.steps[def.Index].failures; len(failures) > 0 {
+		return failures[len(failures)-1].Class
+	}
+	return ""
+}

@@ -1,0 +1,215 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Defaults of an OpenAI-compatible provider.
+const (
+	openAIBaseURL     = "https://api.openai.com/v1"
+	firstTokenDefault = 5 * time.Minute
+	idleDefault       = time.Minute
+	connsMaxDefault   = 20_000
+
+	errorBytesMax = 64 << 10
+	bodyBytesMax  = 8 << 20
+	usageWait     = 5 * time.Second        // for the usage that follows a finished answer
+	drainWait     = 100 * time.Millisecond // for the end of a body, so that its connection is used again
+)
+
+// OpenAIConfig of an OpenAI-compatible server. Zero values take the defaults named here.
+type OpenAIConfig struct {
+	Name     string // openai
+	BaseURL  string // https://api.openai.com/v1
+	APIKey   string // empty: none is sent
+	NoStream bool   // ask for whole answers; streaming notices a dead server sooner
+
+	FirstToken time.Duration // how long until an answer begins: 5 min (models think first); comments do not count
+	Idle       time.Duration // how long between its parts: 1 min
+	ConnsMax   int           // connections at once: 20,000
+
+	Now func() time.Time // time.Now
+}
+
+// OpenAI asks an OpenAI-compatible server over chat/completions. The requests are go-openai's types; transport,
+// stream and errors are read here, because that client drops what a gateway must know (its issues are in the tests).
+type OpenAI struct {
+	name       string
+	url        string
+	key        string
+	stream     bool
+	firstToken time.Duration
+	idle       time.Duration
+	now        func() time.Time
+	client     *http.Client
+	transport  *http.Transport
+	redact     redactor
+	lessons    lessons
+}
+
+// NewOpenAI checks a configuration. It opens no connection.
+func NewOpenAI(c OpenAIConfig) (*OpenAI, error) {
+	if c.Name == "" {
+		c.Name = "openai"
+	}
+	if c.BaseURL == "" {
+		c.BaseURL = openAIBaseURL
+	}
+	u, err := url.Parse(c.BaseURL)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("provider %s: the base URL cannot be read", c.Name)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return nil, fmt.Errorf("provider %s: the base URL must begin with http:// or https:// and a host", c.Name)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("provider %s: the base URL must hold neither credentials nor a query", c.Name)
+	}
+	key := strings.TrimSpace(c.APIKey)
+	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, fmt.Errorf("provider %s: the API key holds a character that no key has", c.Name)
+	}
+	o := &OpenAI{
+		name: c.Name, url: strings.TrimRight(u.String(), "/") + "/chat/completions", key: key, stream: !c.NoStream,
+		firstToken: orDefault(c.FirstToken, firstTokenDefault), idle: orDefault(c.Idle, idleDefault), now: c.Now,
+		transport: newTransport(int(orDefault(int64(c.ConnsMax), connsMaxDefault))), redact: redactor{key: key},
+	}
+	if o.now == nil {
+		o.now = time.Now
+	}
+	o.client = &http.Client{
+		Transport: o.transport,
+		// A redirect would carry prompt and key to a host that nobody configured.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return o, nil
+}
+
+func orDefault[T time.Duration | int64](v, otherwise T) T {
+	if v <= 0 {
+		return otherwise
+	}
+	return v
+}
+
+func newTransport(conns int) *http.Transport {
+	return &http.Transport{
+		Proxy:                  nil, // never from the environment: keys go where the configuration says
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
+		MaxConnsPerHost:        conns,
+		MaxIdleConns:           512,
+		MaxIdleConnsPerHost:    512,
+		IdleConnTimeout:        90 * time.Second,
+		DisableCompression:     true, // compressed streams come in lumps
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// Name is the provider's name in configuration, log and metrics.
+func (o *OpenAI) Name() string { return o.name }
+
+// Host is where the requests go.
+func (o *OpenAI) Host() string {
+	u, err := url.Parse(o.url)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// Close closes idle connections. Calls under way end by themselves.
+func (o *OpenAI) Close() { o.transport.CloseIdleConnections() }
+
+// Why a call was broken off here.
+var (
+	errFirstToken = errors.New("no answer began in time")
+	errIdle       = errors.New("the answer stalled")
+)
+
+// Complete makes one request.
+func (o *OpenAI) Complete(parent context.Context, c Call) (Reply, error) {
+	body, sent, err := o.request(c)
+	if err != nil {
+		return Reply{}, &Error{Class: ClassInvalidRequest, Message: o.redact.err(err)}
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.url, bytes.NewReader(body))
+	if err != nil {
+		return Reply{}, &Error{Class: ClassInvalidRequest, Message: o.redact.err(err)}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	req.Header.Set("User-Agent", "fermata")
+	if o.key != "" {
+		req.Header.Set("Authorization", "Bearer "+o.key)
+	}
+	x := &exchange{o: o, call: c, sent: sent, parent: parent, ctx: ctx, cancel: cancel}
+	x.watch = time.AfterFunc(o.firstToken, x.late)
+	defer x.watch.Stop()
+	resp, err := o.client.Do(req)
+	if err != nil {
+		return Reply{}, x.broken(err, ClassNetwork)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return Reply{}, x.refused(resp)
+	}
+	return x.read(resp)
+}
+
+// refused reads an answer that is an error.
+func (x *exchange) refused(resp *http.Response) *Error {
+	x.watch.Reset(x.o.idle)
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, errorBytesMax)) //nolint:errcheck // what came is enough to judge by
+	wire := readError(body)
+	e := &Error{
+		Class:      classify(resp.StatusCode, wire),
+		Status:     resp.StatusCode,
+		RetryAfter: max(retryAfter(resp.Header, x.o.now()), wire.wait),
+		NoRetry:    strings.EqualFold(strings.TrimSpace(resp.Header.Get("x-should-retry")), "false"),
+	}
+	if e.Message = x.o.redact.text(wire.message); e.Message == "" {
+		e.Message = http.StatusText(resp.StatusCode)
+	}
+	if resp.StatusCode < 400 {
+		e.Message = "the server redirects; give the address it redirects to as base URL: " + e.Message
+	}
+	if x.o.lessons.learn(x.call, x.sent, resp.StatusCode, e.Class, wire.message) {
+		e.Class, e.Learned = ClassCapabilityMismatch, true
+	}
+	return e
+}
+
+// broken says why no complete answer came: the caller gave up, a timer of ours fired, or the connection failed.
+func (x *exchange) broken(err error, otherwise Class) *Error {
+	e := &Error{Class: otherwise}
+	cause := context.Cause(x.ctx)
+	switch {
+	case x.parent.Err() != nil && errors.Is(x.parent.Err(), context.DeadlineExceeded):
+		e.Class, e.Message = ClassTimeout, "no complete answer within the time given"
+	case x.parent.Err() != nil:
+		e.Class, e.Message = ClassCancelled, "the call was cut"
+	case errors.Is(cause, errFirstToken):
+		e.Class, e.Message = ClassTimeout, fmt.Sprintf("%v (%s)", errFirstToken, x.o.firstToken)
+	case errors.Is(cause, errIdle):
+		e.Class, e.Message = ClassStreamInterrupted, fmt.Sprintf("%v for %s", errIdle, x.o.idle)
+	default:
+		e.Message = x.o.redact.err(err)
+	}
+	if e.Class != ClassNetwork { // the prompt was read, and whatever came was made
+		e.Tokens, e.Estimated = x.tokens()
+	}
+	return e
+}

@@ -1,0 +1,59 @@
+package provider
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// The same call as different servers report it: 1,000 tokens in (300 of them from the cache), 200 out (50 of them hidden).
+func TestUsageOfAllShapes(t *testing.T) {
+	same := usage.Tokens{Input: 700, CacheRead: 300, Output: 150, Reasoning: 50}
+	for _, c := range []struct {
+		name, raw string
+		want      usage.Tokens
+	}{
+		{"OpenAI: cached and reasoning are parts", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300},"completion_tokens_details":{"reasoning_tokens":50}}`, same},
+		{"OpenAI, cache writes", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300,"cache_write_tokens":100},"completion_tokens_details":{"reasoning_tokens":50}}`,
+			usage.Tokens{Input: 600, CacheRead: 300, CacheWrite: 100, Output: 150, Reasoning: 50}},
+		{"xAI: reasoning is outside", `{"prompt_tokens":1000,"completion_tokens":150,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300},"completion_tokens_details":{"reasoning_tokens":50}}`, same},
+		{"xAI, no total, more thought than said", `{"prompt_tokens":1000,"completion_tokens":10,"completion_tokens_details":{"reasoning_tokens":50}}`, usage.Tokens{Input: 1000, Output: 10, Reasoning: 50}},
+		{"Gemini: thoughts in the total alone", `{"prompt_tokens":1000,"completion_tokens":150,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300}}`, same},
+		{"DeepSeek: cache hits at the top", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_cache_hit_tokens":300,"completion_tokens_details":{"reasoning_tokens":50}}`, same},
+		{"Anthropic: input without the cached", `{"input_tokens":700,"output_tokens":200,"cache_read_input_tokens":300,"cache_creation_input_tokens":20}`, usage.Tokens{Input: 700, CacheRead: 300, CacheWrite: 20, Output: 200}},
+		{"vLLM: no details", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":null}`, usage.Tokens{Input: 1000, Output: 200}},
+		{"more cached than sent", `{"prompt_tokens":100,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":300}}`, usage.Tokens{CacheRead: 300, Output: 2}},
+		{"floats, strings, nonsense", `{"prompt_tokens":1000.0,"completion_tokens":"200","total_tokens":-5,"completion_tokens_details":{"reasoning_tokens":"many"}}`, usage.Tokens{Input: 1000, Output: 200}},
+		{"beyond all bounds", `{"prompt_tokens":1e300,"completion_tokens":1}`, usage.Tokens{Input: tokensMax, Output: 1}},
+	} {
+		var u wireUsage
+		if err := json.Unmarshal([]byte(c.raw), &u); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		if got, ok := u.read(); !ok || got != c.want {
+			t.Errorf("%s: got %+v (%t), want %+v", c.name, got, ok, c.want)
+		}
+	}
+	for _, raw := range []string{`{}`, `{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}`, `{"queue_time":1}`} {
+		var u wireUsage
+		if err := json.Unmarshal([]byte(raw), &u); err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := u.read(); ok {
+			t.Errorf("%s is taken for %+v", raw, got)
+		}
+	}
+}
+
+// What a server may send in place of usage never breaks the answer.
+func TestUsageThatIsNone(t *testing.T) {
+	for _, raw := range []string{`"none"`, `[]`, `{"prompt_tokens_details":"x","prompt_tokens":3}`, `7`} {
+		o := serve(t, OpenAIConfig{}, stream(good+`data: {"choices":[],"usage":`+raw+"}\n\n"+done))
+		r, err := o.Complete(t.Context(), simpleCall())
+		if err != nil || !r.Estimated || r.Text != "Hello, world" {
+			t.Errorf("%s: %+v, %v", raw, r, err)
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package telemetry
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// providerSimulated is the provider of every call that reached no real model, whatever name it went by: no sum over
+// real providers can contain it by accident.
+const providerSimulated = "simulated"
+
+// triplet is who answered whom.
+type triplet struct{ provider, model, agent string }
+
+// modelSeries are the series of one triplet.
+type modelSeries struct {
+	answered                                        prometheus.Counter
+	input, cacheRead, cacheWrite, output, reasoning prometheus.Counter
+	cost                                            prometheus.Counter
+}
+
+type modelMetrics struct {
+	names     *names
+	series    *cache[triplet, modelSeries]
+	failed    *cache[[4]string, prometheus.Counter] // provider, model, agent, class
+	took      *cache[[2]string, prometheus.Observer]
+	unpriced  *cache[string, prometheus.Counter]
+	fallbacks *cache[[3]string, prometheus.Counter] // from, to, class
+	inFlight  *cache[string, prometheus.Gauge]
+}
+
+func newModelMetrics(f factory, n *names) modelMetrics {
+	requests := f.counters("llm_requests_total", "Requests to model providers: ok or the class of the error.", "provider", "model", "agent", "outcome")
+	tokens := f.counters("llm_tokens_total", "Tokens by disjoint type: their sum is what was processed. Input is what no cache served; output is what could be seen, reasoning what could not.", "provider", "model", "agent", "type")
+	cost := f.counters("llm_cost_usd_total", "Cost of requests with a known price. Under provider \"simulated\": what the real model would have cost.", "provider", "model", "agent")
+	took := f.histograms("llm_request_duration_seconds", "Time of a request to a model provider, answered or not.", bucketsModel(), "provider", "model")
+	unpriced := f.counters("llm_unpriced_requests_total", "Requests whose price is unknown; they are not in llm_cost_usd_total.", "model")
+	fallbacks := f.counters("llm_fallbacks_total", "Times a chain went on to its next model, and why.", "from_model", "to_model", "reason")
+	inFlight := f.gauges("llm_requests_in_flight", "Requests that wait for their model provider.", "provider")
+	other := triplet{labelOther, labelOther, labelOther}
+	m := modelMetrics{
+		names: n,
+		series: newCache(func(k triplet) modelSeries {
+			of := func(kind string) prometheus.Counter {
+				return tokens.WithLabelValues(k.provider, k.model, k.agent, kind)
+			}
+			return modelSeries{
+				answered: requests.WithLabelValues(k.provider, k.model, k.agent, attemptOK),
+				input:    of("input"), cacheRead: of("cache_read"), cacheWrite: of("cache_write"),
+				output: of("output"), reasoning: of("reasoning"),
+				cost: cost.WithLabelValues(k.provider, k.model, k.agent),
+			}
+		}).bounded(tripletsMax, other, n.triplets),
+		failed: newCache(func(k [4]string) prometheus.Counter { return requests.WithLabelValues(k[:]...) }).
+			bounded(tripletsMax, [4]string{labelOther, labelOther, labelOther, labelOther}, n.triplets),
+		took: newCache(func(k [2]string) prometheus.Observer { return took.WithLabelValues(k[:]...) }).
+			bounded(pairsMax, [2]string{labelOther, labelOther}, n.triplets),
+		unpriced: newCache(func(model string) prometheus.Counter { return unpriced.WithLabelValues(model) }),
+		fallbacks: newCache(func(k [3]string) prometheus.Counter { return fallbacks.WithLabelValues(k[:]...) }).
+			bounded(pairsMax, [3]string{labelOther, labelOther, labelOther}, n.pairs),
+		inFlight: newCache(func(provider string) prometheus.Gauge { return inFlight.WithLabelValues(provider) }),
+	}
+	m.inFlight.of(n.providers.value(providerSimulated))
+	return m
+}
+
+// ModelCalls counts the requests of one attempt, in the order they were made.
+func (m *Metrics) ModelCalls(agent string, calls []usage.Call) {
+	if m == nil {
+		return
+	}
+	agent = m.models.names.agents.value(agent)
+	for i := range calls {
+		m.models.count(agent, &calls[i])
+		if i > 0 && calls[i].Depth > calls[i-1].Depth {
+			m.models.fellThrough(&calls[i-1], &calls[i])
+		}
+	}
+}
+
+func (m *modelMetrics) count(agent string, c *usage.Call) {
+	provider := c.Provider
+	if c.Simulated {
+		provider = providerSimulated
+	}
+	provider, model := m.names.providers.value(provider), m.names.models.value(c.Model)
+	s := m.series.of(triplet{provider, model, agent})
+	if c.Class == "" {
+		s.answered.Inc()
+	} else {
+		m.failed.of([4]string{provider, model, agent, m.names.classes.value(c.Class)}).Inc()
+	}
+	add(s.input, c.Tokens.Input)
+	add(s.cacheRead, c.Tokens.CacheRead)
+	add(s.cacheWrite, c.Tokens.CacheWrite)
+	add(s.output, c.Tokens.Output)
+	add(s.reasoning, c.Tokens.Reasoning)
+	m.took.of([2]string{provider, model}).Observe(float64(c.Millis) / 1000)
+	if c.Unpriced {
+		m.unpriced.of(model).Inc()
+		return
+	}
+	if c.Cost > 0 {
+		s.cost.Add(float64(c.Cost) / float64(usage.USD))
+	}
+}
+
+func (m *modelMetrics) fellThrough(from, to *usage.Call) {
+	reason := from.Class
+	if reason == "" {
+		reason = "not_accepted"
+	}
+	k := [3]string{m.names.models.value(from.Model), m.names.models.value(to.Model), m.names.classes.value(reason)}
+	m.fallbacks.of(k).Inc()
+}
+
+// add passes over what a counter must not be given: a negative count is a provider's nonsense.
+func add(c prometheus.Counter, n int64) {
+	if n > 0 {
+		c.Add(float64(n))
+	}
+}
+
+// ModelInFlight moves the number of requests that wait for a provider: +1 before, -1 after.
+func (m *Metrics) ModelInFlight(provider string, delta int) {
+	if m == nil {
+		return
+	}
+	m.models.inFlight.of(m.models.names.providers.value(provider)).Add(float64(delta))
+}

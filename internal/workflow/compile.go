@@ -1,0 +1,191 @@
+package workflow
+
+// Compile reads a definition (JSON, or YAML) and checks it as a whole. The error is a *fault.Error: malformed with one
+// issue where the source cannot be read (json_syntax, yaml_syntax), else invalid (workflow_invalid) with every problem
+// in the order of the document, up to fault.IssuesMax.
+func Compile(source []byte) (*Workflow, error) {
+	c := &compiler{
+		p:       &problems{},
+		lines:   newLineIndex(source),
+		w:       &Workflow{byPath: map[string]*Step{}},
+		agents:  map[string]*draftAgent{},
+		exprs:   map[exprKey]*draftExpr{},
+		objects: newObjects(),
+	}
+	root, err := parse(source, c.p)
+	if err != nil {
+		return nil, err
+	}
+	c.root = root
+	c.definition()
+	if err := c.p.err(); err != nil {
+		return nil, err
+	}
+	c.w.Source = root.canonical()
+	c.w.Hash = hashOf(c.w.Source)
+	return c.w, nil
+}
+
+// compiler holds what is known while a definition is compiled.
+type compiler struct {
+	p     *problems
+	lines *lineIndex
+	root  *node
+	w     *Workflow
+
+	retry      Retry // of the defaults
+	timeout    int64 // of the defaults, nanoseconds; 0: none
+	chain      *Chain
+	agents     map[string]*draftAgent
+	drafts     []*draftStep // in the order of Workflow.Steps
+	sequential bool
+
+	exprs   map[exprKey]*draftExpr
+	sites   []*site // every place an expression stands
+	objects *objects
+	envs    [placesMax]*environment
+}
+
+// definition compiles the tree. The order is: names first, then steps, then what reads them.
+func (c *compiler) definition() {
+	if !c.p.object(c.root, "the definition", topKeys) {
+		return
+	}
+	c.head()
+	c.contracts()
+	c.chains()
+	c.defaults()
+	c.namedAgents()
+	c.listedSteps()
+	c.link()
+	c.typed()
+}
+
+var topKeys = keySet{
+	known: []string{
+		"spec", "name", "description", "labels", "input", "output", "sequential", "stakes", "mode", "timeout",
+		"max_parallel", "priority", "baseline_model", "contracts", "chains", "agents", "orchestrator", "defaults",
+		"steps", "on_failure", "finally",
+	},
+	later: []string{"budget", "fairness_key", "concurrency", "context_docs", "degrade", "retention"},
+}
+
+// Limits of labels.
+const (
+	LabelsMax     = 64
+	LabelBytesMax = 256
+)
+
+func (c *compiler) head() {
+	top := c.root
+	if spec := c.p.need(top, "spec", "the definition"); c.p.kind(spec, nodeText) && spec.text != "workflow/v1" {
+		c.p.suggest(spec.spot(), "workflow/v1", codeValue, "%q is not a format this version reads; it reads workflow/v1", clip(spec.text))
+	}
+	if name := c.p.need(top, "name", "the definition"); c.p.kind(name, nodeText) && c.p.name(name.spot(), "a workflow", name.text) {
+		c.w.Name = name.text
+	}
+	c.w.Description = c.p.text(top.get("description"))
+	c.w.Labels = c.labels(top.get("labels"))
+	c.w.Input = c.schema(top.get("input"), objectInput)
+	c.sequential = c.p.boolean(top.get("sequential"))
+	c.w.Stakes = c.submissionWord(top.get("stakes"), "low", "normal", "high")
+	c.w.Mode = c.submissionWord(top.get("mode"), "interactive", "batch")
+	c.w.Timeout = c.p.duration(top.get("timeout"), TimeoutMax, TimeoutDefault)
+	c.w.MaxParallel = c.p.integer(top.get("max_parallel"), 1, MaxParallelMax, MaxParallelDefault)
+	c.w.Priority = c.p.integer(top.get("priority"), 0, 9, PriorityDefault)
+	c.w.BaselineModel = c.p.word(top.get("baseline_model"))
+}
+
+func (c *compiler) labels(n *node) map[string]string {
+	if n == nil || !c.p.kind(n, nodeObject) {
+		return nil
+	}
+	if len(n.members) > LabelsMax {
+		c.p.add(n.spot(), codeLimit, "there are %d labels; the limit is %d", len(n.members), LabelsMax)
+	}
+	labels := make(map[string]string, len(n.members))
+	for _, m := range n.members {
+		labels[m.name] = c.p.text(m.value)
+		if len(m.name) > LabelBytesMax || len(labels[m.name]) > LabelBytesMax {
+			c.p.add(m.spot(), codeLimit, "a label's name and value have at most %d bytes each", LabelBytesMax)
+		}
+	}
+	return labels
+}
+
+// submissionWord reads stakes or mode: one of the words, or a template over the input.
+func (c *compiler) submissionWord(n *node, words ...string) *Template {
+	if n == nil || !c.p.kind(n, nodeText) {
+		return nil
+	}
+	t := c.template(n, owner{place: placeSubmission})
+	if t != nil && t.constant != nil {
+		c.p.oneOf(n, words...)
+	}
+	return t
+}
+
+// contracts compiles the named contracts.
+func (c *compiler) contracts() {
+	n := c.root.get("contracts")
+	if n == nil || !c.p.kind(n, nodeObject) {
+		return
+	}
+	c.w.Contracts = make(map[string]*Schema, len(n.members))
+	for _, m := range n.members {
+		c.p.name(m.spot(), "a contract", m.name)
+		c.w.Contracts[m.name] = c.schema(m.value, "contract "+m.name)
+	}
+}
+
+var contractKeys = keySet{known: []string{"contract", "schema", "format"}, later: []string{"summary"}}
+
+// contract reads what an answer must be: a named contract or a schema, and the format.
+func (c *compiler) contract(n *node, typeName string) Contract {
+	var k Contract
+	if n == nil || !c.p.object(n, "output", contractKeys) {
+		return k
+	}
+	name, schema := n.get("contract"), n.get("schema")
+	if name != nil && schema != nil {
+		c.p.add(schema.spot(), codeConflict, `"contract" and "schema" exclude each other`)
+	}
+	switch {
+	case c.p.kind(name, nodeText):
+		s, ok := c.w.Contracts[name.text]
+		if !ok {
+			tail, edit := didYouMean(name.text, keysOf(c.w.Contracts))
+			c.p.suggest(name.spot(), edit, codeUnknownSchema, "there is no contract %q%s", clip(name.text), tail)
+			break
+		}
+		k = Contract{Name: name.text, Schema: s, JSON: true}
+	case schema != nil:
+		k.Schema = c.schema(schema, typeName)
+		k.JSON = true
+	}
+	format := n.get("format")
+	if format == nil {
+		return k
+	}
+	if format.kind == nodeText && format.text == "files" {
+		c.p.add(format.spot(), codeNotSupported, "the format files is part of the format but this version does not run it")
+		return k
+	}
+	switch c.p.oneOf(format, "json", "text") {
+	case "json":
+		k.JSON = true
+	case "text":
+		if k.JSON {
+			c.p.add(format.spot(), codeConflict, "an answer that must meet a schema is JSON, not text")
+		}
+	}
+	return k
+}
+
+func keysOf[V any](m map[string]V) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	return names
+}

@@ -1,0 +1,156 @@
+package workflow
+
+import (
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common"
+	"cel.dev/cel-go/common/ast"
+)
+
+// owner says whose expression one is and from where it reads.
+type owner struct {
+	place    place
+	step     *draftStep // nil: of the workflow itself
+	inside   *draftStep // the container whose contents are its neighbours; nil: the top
+	kase     int        // the case of that container
+	closing  bool       // evaluated when the owner is done: its output
+	volatile bool       // part of the input of an attempt
+}
+
+// exprKey: an expression that is written several times in one place is compiled once.
+type exprKey struct {
+	place  place
+	source string
+}
+
+// draftExpr is an expression while the definition is compiled.
+type draftExpr struct {
+	expr    *Expr
+	place   place
+	source  common.Source
+	ast     *cel.Ast // nil: it could not be parsed
+	reads   *reads
+	faults  []exprFault
+	checked bool
+}
+
+// exprFault is something wrong in an expression, at an offset in characters.
+type exprFault struct {
+	offset       int
+	code         string
+	detail, edit string
+}
+
+// site is one place where an expression is written.
+type site struct {
+	draft     *draftExpr
+	owner     owner
+	node      *node
+	start     int // byte offset of the source in the node's text
+	condition bool
+}
+
+func (c *compiler) condition(n *node, o owner) *Expr {
+	if !c.p.kind(n, nodeText) {
+		return nil
+	}
+	start, source := 0, n.text
+	if pieces, bad := splitTemplate(n.text); bad == nil && len(pieces) == 1 && pieces[0].start >= 0 {
+		start, source = pieces[0].start, pieces[0].text
+	}
+	e := c.expression(n, start, source, o)
+	if e != nil {
+		c.sites[len(c.sites)-1].condition = true
+	}
+	return e
+}
+
+// expression registers an expression that is written in a node's text.
+func (c *compiler) expression(n *node, start int, source string, o owner) *Expr {
+	trimmed := strings.TrimSpace(source)
+	start += strings.Index(source, trimmed)
+	at := func() spot { return c.locate(n, start, 0) }
+	switch {
+	case trimmed == "":
+		c.p.add(at(), codeExprSyntax, "the expression is empty; in YAML, quote what starts with ! or #")
+		return nil
+	case len(trimmed) > ExpressionBytesMax:
+		c.p.add(at(), codeLimit, "the expression has %d bytes; the limit is %d", len(trimmed), ExpressionBytesMax)
+		return nil
+	case len(c.sites) >= ExpressionsMax:
+		c.p.add(at(), codeLimit, "there are more than %d expressions", ExpressionsMax)
+		return nil
+	}
+	key := exprKey{o.place, trimmed}
+	d := c.exprs[key]
+	if d == nil {
+		d = &draftExpr{expr: &Expr{Source: trimmed}, place: o.place}
+		d.parse()
+		c.exprs[key] = d
+	}
+	c.sites = append(c.sites, &site{draft: d, owner: o, node: n, start: start})
+	return d.expr
+}
+
+func (d *draftExpr) parse() {
+	d.source = common.NewTextSource(d.expr.Source)
+	parsed, issues := baseEnv().ParseSource(d.source)
+	if issues.Err() != nil {
+		d.reads = &reads{}
+		first := issues.Errors()[0]
+		d.fault(d.offset(first.Location), codeExprSyntax, syntaxMessage(first.Message), "")
+		return
+	}
+	d.ast = parsed
+	d.reads = readsOf(parsed.NativeRep().Expr())
+	for _, m := range d.reads.misuse {
+		d.fault(d.offsetOf(m.at), codeExprPlace, m.detail, m.edit)
+	}
+}
+
+func (d *draftExpr) fault(offset int, code, detail, edit string) {
+	d.faults = append(d.faults, exprFault{offset, code, detail, edit})
+}
+
+// syntaxMessage shortens what the parser says: what it expected instead is a list of everything.
+func syntaxMessage(message string) string {
+	message = strings.TrimPrefix(message, "Syntax error: ")
+	message, _, _ = strings.Cut(message, " expecting ")
+	message = strings.NewReplacer("mismatched input '<EOF>'", "it ends too early", "extraneous input", "unexpected", "mismatched input", "unexpected").Replace(message)
+	return clip(strings.ReplaceAll(message, "\n", " "))
+}
+
+// offset turns a place in the expression into an offset in characters.
+func (d *draftExpr) offset(l common.Location) int {
+	if o, ok := d.source.LocationOffset(l); ok {
+		return int(o)
+	}
+	return 0
+}
+
+// offsetOf is where a node of the expression starts.
+func (d *draftExpr) offsetOf(id int64) int {
+	if r, ok := d.ast.NativeRep().SourceInfo().GetOffsetRange(id); ok {
+		return int(r.Start)
+	}
+	return 0
+}
+
+// find finds a node by its id.
+func (d *draftExpr) find(id int64) ast.Expr {
+	var found ast.Expr
+	ast.PreOrderVisit(d.ast.NativeRep().Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.ID() == id && found == nil {
+			found = e
+		}
+	}))
+	return found
+}
+
+// report shows the faults of an expression where it is written.
+func (c *compiler) report(s *site) {
+	for _, f := range s.draft.faults {
+		c.p.suggest(c.locate(s.node, s.start, f.offset), f.edit, f.code, "%s", f.detail)
+	}
+}

@@ -1,0 +1,144 @@
+package workflow
+
+import (
+	"bytes"
+	"slices"
+	"sort"
+	"strings"
+	"unicode/utf8"
+)
+
+// Limits of the source.
+const (
+	// DepthMax bounds how deep values may stand inside each other.
+	DepthMax = 64
+	// AliasesMax bounds how often YAML aliases may be expanded, those inside expansions counted.
+	AliasesMax = 1_000
+)
+
+const (
+	jsonSyntax = "json_syntax"
+	yamlSyntax = "yaml_syntax"
+)
+
+// parse reads a definition into a tree. The error says why it cannot be read at all; what can be read but is not
+// allowed goes to the problems.
+func parse(source []byte, p *problems) (*node, error) {
+	if len(source) > DefinitionBytesMax {
+		p.add(spot{}, codeLimit, "the definition has %d bytes; the limit is %d", len(source), DefinitionBytesMax)
+		return nil, p.err()
+	}
+	syntax := yamlSyntax
+	if isJSON(source) {
+		syntax = jsonSyntax
+	}
+	if err := checkEncoding(source, syntax); err != nil {
+		return nil, err
+	}
+	if syntax == jsonSyntax {
+		return parseJSON(source, p)
+	}
+	return parseYAML(source, p)
+}
+
+// isJSON reports whether a source is meant to be JSON: an object whose first name is quoted, or a list. Everything
+// else is YAML, a flow mapping with bare names included.
+func isJSON(source []byte) bool {
+	rest := bytes.TrimLeft(source, " \t\r\n")
+	if len(rest) == 0 {
+		return false
+	}
+	if rest[0] == '[' {
+		return true
+	}
+	after := bytes.TrimLeft(rest[1:], " \t\r\n")
+	return rest[0] == '{' && (len(after) == 0 || after[0] == '"' || after[0] == '}')
+}
+
+func checkEncoding(source []byte, syntax string) error {
+	for _, bom := range []string{"\xef\xbb\xbf", "\xfe\xff", "\xff\xfe"} {
+		if bytes.HasPrefix(source, []byte(bom)) {
+			return malformed(syntax, spot{"", 1, 1}, "byte_order_mark", "the definition starts with a byte order mark; save it as UTF-8 without one")
+		}
+	}
+	lines := newLineIndex(source)
+	if i := bytes.IndexByte(source, 0); i >= 0 {
+		return malformed(syntax, lines.spot(i), codeNUL, "the definition holds a NUL character")
+	}
+	for i := 0; i < len(source); {
+		r, size := utf8.DecodeRune(source[i:])
+		if r == utf8.RuneError && size == 1 {
+			return malformed(syntax, lines.spot(i), "invalid_utf8", "the definition is not valid UTF-8 here")
+		}
+		i += size
+	}
+	if len(bytes.TrimSpace(source)) == 0 {
+		return malformed(syntax, spot{"", 1, 1}, "empty", "the definition is empty")
+	}
+	return nil
+}
+
+// lineIndex turns byte offsets into lines and columns.
+type lineIndex struct {
+	source []byte
+	starts []int
+}
+
+func newLineIndex(source []byte) *lineIndex {
+	starts := []int{0}
+	for i, b := range source {
+		if b == '\n' {
+			starts = append(starts, i+1)
+		}
+	}
+	return &lineIndex{source, starts}
+}
+
+// spot is the place of a byte offset.
+func (l *lineIndex) spot(offset int) spot {
+	offset = min(max(offset, 0), len(l.source))
+	line := sort.SearchInts(l.starts, offset+1)
+	return spot{"", line, utf8.RuneCount(l.source[l.starts[line-1]:offset]) + 1}
+}
+
+// offset is the byte offset of a line and column.
+func (l *lineIndex) offset(line, col int) int {
+	if line < 1 || line > len(l.starts) {
+		return len(l.source)
+	}
+	i := l.starts[line-1]
+	for ; col > 1 && i < len(l.source); col-- {
+		_, size := utf8.DecodeRune(l.source[i:])
+		i += size
+	}
+	return i
+}
+
+// finish sorts an object's members, which makes rendering independent of the order they were written in, and reports
+// names that stand twice. The first of them counts.
+func (n *node) finish(p *problems) *node {
+	slices.SortStableFunc(n.members, func(a, b member) int { return strings.Compare(a.name, b.name) })
+	n.adopt()
+	kept := n.members[:0]
+	for i, m := range n.members {
+		if i > 0 && m.name == kept[len(kept)-1].name {
+			first := kept[len(kept)-1]
+			at := first.spot()
+			at.line, at.col = m.line, m.col
+			p.add(at, codeDuplicateKey, "%q stands here twice; it is also at line %d", m.name, first.line)
+			continue
+		}
+		kept = append(kept, m)
+	}
+	n.members = kept
+	return n
+}
+
+// checkText refuses what Postgres and many JSON readers cannot hold.
+func (n *node) checkText(at spot, p *problems) {
+	if strings.IndexByte(n.text, 0) >= 0 {
+		at.pointer = n.pointer()
+		p.add(at, codeNUL, "text may not hold a NUL character")
+		n.kind = nodeBad
+	}
+}

@@ -1,0 +1,121 @@
+package workflow
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/fermata-run/fermata/internal/fault"
+)
+
+// The codes of the problems of a definition. They are stable.
+const (
+	codeType          = "type"
+	codeRequired      = "required"
+	codeUnknownKey    = "unknown_key"
+	codeNotSupported  = "not_supported"
+	codeValue         = "value"
+	codeLimit         = "limit"
+	codeName          = "name"
+	codeDuplicateKey  = "duplicate_key"
+	codeDuplicateID   = "duplicate_id"
+	codeYAMLTag       = "yaml_tag"
+	codeYAMLMerge     = "yaml_merge"
+	codeYAMLAlias     = "yaml_alias"
+	codeNumber        = "number"
+	codeNUL           = "nul_character"
+	codeDepth         = "too_deep"
+	codeConflict      = "conflict"
+	codeUnknownAgent  = "unknown_agent"
+	codeUnknownChain  = "unknown_chain"
+	codeUnknownTool   = "unknown_tool"
+	codeUnknownStep   = "unknown_step"
+	codeUnknownField  = "unknown_field"
+	codeUnknownName   = "unknown_name"
+	codeUnknownSchema = "unknown_contract"
+	codeNoModel       = "no_model"
+	codeSchema        = "schema"
+	codeCycle         = "cycle"
+	codeContainer     = "own_container"
+	codeSection       = "other_section"
+	codeMaybeMissing  = "maybe_missing"
+	codeExprSyntax    = "expression_syntax"
+	codeExprType      = "expression_type"
+	codeExprPlace     = "expression_place"
+)
+
+// spot is a place a problem is shown at.
+type spot struct {
+	pointer   string
+	line, col int
+}
+
+func (n *node) spot() spot { return spot{n.pointer(), n.line, n.col} }
+
+// spotOf is the place of a member's name.
+func (m member) spot() spot { return spot{m.value.pointer(), m.line, m.col} }
+
+// collectedMax bounds the problems that are kept to be sorted; what is shown is bounded by fault.IssuesMax.
+const collectedMax = 1_000
+
+// problems gathers everything that is wrong with a definition.
+type problems struct {
+	list []fault.Issue
+}
+
+func (p *problems) add(at spot, code, format string, args ...any) {
+	p.suggest(at, "", code, format, args...)
+}
+
+// suggest adds a problem together with the text that mends it.
+func (p *problems) suggest(at spot, edit, code, format string, args ...any) {
+	if len(p.list) >= collectedMax {
+		return
+	}
+	issue := fault.Issue{
+		Pointer: at.pointer, Line: at.line, Col: at.col,
+		Code: code, Detail: fmt.Sprintf(format, args...), Suggest: edit,
+	}
+	if !slices.Contains(p.list, issue) {
+		p.list = append(p.list, issue)
+	}
+}
+
+// err is nil when nothing is wrong; otherwise all problems, in the order of the document.
+func (p *problems) err() error {
+	if len(p.list) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p.list, func(a, b fault.Issue) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	e := fault.New(fault.KindInvalid, "workflow_invalid", "the definition has %s", count(len(p.list), "problem"))
+	e.Issues = p.list
+	if len(p.list) > fault.IssuesMax {
+		e.Detail += fmt.Sprintf("; the first %d are listed", fault.IssuesMax)
+		e.Issues = p.list[:fault.IssuesMax]
+	}
+	return e
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// malformed is the error of a source that cannot be read at all.
+func malformed(code string, at spot, issueCode, format string, args ...any) error {
+	e := fault.New(fault.KindMalformed, code, format, args...)
+	where := ""
+	if at.line > 0 {
+		where = fmt.Sprintf("line %d: ", at.line)
+		if at.col > 0 {
+			where = fmt.Sprintf("line %d, column %d: ", at.line, at.col)
+		}
+	}
+	e.Issues = []fault.Issue{{Pointer: at.pointer, Line: at.line, Col: at.col, Code: issueCode, Detail: e.Detail}}
+	e.Detail = where + e.Detail
+	return e
+}

@@ -1,0 +1,388 @@
+package workflow
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"cel.dev/cel-go/cel"
+)
+
+// draftStep is a step while the definition is compiled.
+type draftStep struct {
+	step    *Step
+	node    *node
+	needs   []*node      // the names it needs, checked to be text
+	before  *draftStep   // the one listed before it in a sequential list
+	parent  *draftStep   // the container around it
+	inside  []*draftStep // of a container, all cases together
+	hasWhen bool         // the key is there, whatever its value
+	hasElse bool         // of a switch
+
+	shape  *cel.Type // of the step as expressions see it
+	fields map[string]*cel.Type
+	output *cel.Type // nil: not known yet
+}
+
+var (
+	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "labels"}
+	kindKeys = map[Kind][]string{
+		KindAgent:  {"prompt", "input", "output", "role", "model", "chain", "instructions", "max_tokens", "temperature"},
+		KindTool:   {"args", "output", "side_effect"},
+		KindSet:    nil,
+		KindGroup:  nil,
+		KindSwitch: nil,
+	}
+	kinds     = []Kind{KindAgent, KindTool, KindSet, KindGroup, KindSwitch}
+	kindWords = []string{"agent", "tool", "set", "group", "switch"}
+	stepLater = []string{
+		"map", "loop", "merge", "plan", "workflow", "approval", "wait", "emit",
+		"gate", "on_error", "budget", "cache", "concurrency", "sensitive",
+		"context_docs", "different_family", "session", "idempotency_key", "meter",
+	}
+	groupKeys = keySet{known: []string{"steps", "sequential", "output"}}
+	caseKeys  = keySet{known: []string{"when", "else", "steps", "output"}}
+)
+
+// tools are the tools of this version, with the side effect each has unless the step says otherwise.
+var tools = map[string]SideEffect{
+	"builtin:noop": SideEffectNone, "builtin:sleep": SideEffectNone, "builtin:fail": SideEffectNone,
+}
+
+// around is where a list of steps stands.
+type around struct {
+	section    Section
+	parent     *draftStep
+	kase       int
+	depth      int
+	sequential bool
+}
+
+func (c *compiler) listedSteps() {
+	if n := c.p.need(c.root, "steps", "the definition"); n != nil {
+		c.w.Main = c.stepList(n, around{section: SectionMain, sequential: c.sequential})
+	}
+	c.w.OnFailure = c.optionalList(c.root.get("on_failure"), SectionOnFailure)
+	c.w.Finally = c.optionalList(c.root.get("finally"), SectionFinally)
+	if n := c.root.get("output"); n != nil {
+		c.w.Output = c.template(n, owner{place: placeMain, closing: true})
+	}
+	for _, name := range keysOf(c.agents) {
+		if d := c.agents[name]; d.bare && !d.used {
+			c.reportBare(d)
+		}
+	}
+}
+
+func (c *compiler) optionalList(n *node, s Section) []*Step {
+	if n == nil || n.kind == nodeList && len(n.items) == 0 {
+		return nil
+	}
+	return c.stepList(n, around{section: s})
+}
+
+// stepList reads the steps of one list. A container is entered into Workflow.Steps before its contents.
+func (c *compiler) stepList(n *node, a around) []*Step {
+	if !c.p.kind(n, nodeList) {
+		return nil
+	}
+	if len(n.items) == 0 {
+		c.p.add(n.spot(), codeRequired, "there must be at least one step")
+	}
+	var steps []*Step
+	var before *draftStep
+	for _, item := range n.items {
+		if len(c.drafts) >= StepsMax {
+			c.p.add(item.spot(), codeLimit, "there are more than %d steps", StepsMax)
+			return steps
+		}
+		if !c.p.kind(item, nodeObject) {
+			continue
+		}
+		d := c.step(item, a)
+		if a.sequential {
+			d.before, before = before, d
+		}
+		steps = append(steps, d.step)
+	}
+	return steps
+}
+
+func (c *compiler) step(n *node, a around) *draftStep {
+	s := &Step{Index: len(c.drafts), Section: a.section, Case: a.kase}
+	d := &draftStep{step: s, node: n, parent: a.parent}
+	if a.parent != nil {
+		s.Parent = a.parent.step
+		a.parent.inside = append(a.parent.inside, d)
+	}
+	c.drafts, c.w.Steps = append(c.drafts, d), append(c.w.Steps, s)
+	c.stepID(d)
+	s.Kind = c.stepKind(n)
+	c.stepKeys(n, s.Kind)
+	c.p.text(n.get("description"))
+	c.labels(n.get("labels"))
+	c.stepNeeds(d)
+	if w := n.get("when"); w != nil {
+		d.hasWhen = true
+		s.When = c.condition(w, d.owner())
+	}
+	c.stepTimes(d)
+	switch s.Kind {
+	case KindAgent:
+		c.agentStep(d)
+	case KindTool:
+		c.toolStep(d)
+	case KindSet:
+		if v := n.get("set"); c.p.kind(v, nodeObject) {
+			s.Set = c.template(v, d.owner())
+		}
+	case KindGroup:
+		c.groupStep(d, a)
+	case KindSwitch:
+		c.switchStep(d, a)
+	}
+	return d
+}
+
+// owner is the place of the step's own expressions.
+func (d *draftStep) owner() owner {
+	return owner{place: placeOf(d.step.Section), step: d, inside: d.parent, kase: d.step.Case}
+}
+
+func (c *compiler) stepID(d *draftStep) {
+	id := c.p.need(d.node, "id", "a step")
+	if id == nil || !c.p.id(id) {
+		return
+	}
+	d.step.ID, d.step.Path = id.text, id.text
+	if other := c.w.byPath[id.text]; other != nil {
+		first := c.drafts[other.Index].node.get("id")
+		c.p.add(id.spot(), codeDuplicateID, "the id %q is taken by %s (line %d); ids are unique in the whole definition", id.text, first.pointer(), first.line)
+		return
+	}
+	c.w.byPath[id.text] = d.step
+}
+
+func (c *compiler) stepKind(n *node) Kind {
+	var found []string
+	for _, k := range kindWords {
+		if n.get(k) != nil {
+			found = append(found, k)
+		}
+	}
+	for _, k := range stepLater[:8] { // the kinds among them
+		if n.get(k) != nil {
+			if len(found) == 0 {
+				return Kind(k)
+			}
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 0:
+		c.p.add(n.spot(), codeRequired, "a step needs exactly one of %s", strings.Join(kindWords, ", "))
+		return ""
+	case 1:
+	default:
+		c.p.add(n.spot(), codeConflict, "a step has exactly one kind; this one has %s", strings.Join(found, " and "))
+	}
+	return Kind(found[0])
+}
+
+// stepKeys checks that every key belongs on a step of its kind.
+func (c *compiler) stepKeys(n *node, kind Kind) {
+	known := slices.Concat(stepKeys, kindWords, kindKeys[kind])
+	for _, m := range n.members {
+		switch {
+		case slices.Contains(known, m.name):
+		case slices.Contains(stepLater, m.name):
+			c.p.add(m.spot(), codeNotSupported, "%q of a step is part of the format but this version does not run it", m.name)
+		case kindOfKey(m.name) != "" && kind != "":
+			c.p.add(m.spot(), codeConflict, "%q belongs to the kind %s, this step is of the kind %s", m.name, kindOfKey(m.name), kind)
+		case kindOfKey(m.name) == "":
+			tail, edit := didYouMean(m.name, known)
+			c.p.suggest(m.spot(), edit, codeUnknownKey, "a step has no key %q%s", m.name, tail)
+		}
+	}
+}
+
+func kindOfKey(key string) Kind {
+	for _, k := range kinds {
+		if slices.Contains(kindKeys[k], key) {
+			return k
+		}
+	}
+	return ""
+}
+
+func (c *compiler) stepNeeds(d *draftStep) {
+	n := d.node.get("needs")
+	if !c.p.kind(n, nodeList) {
+		return
+	}
+	for _, item := range n.items {
+		if c.p.word(item) != "" {
+			d.needs = append(d.needs, item)
+		}
+	}
+}
+
+// stepTimes reads timeout and retry.
+func (c *compiler) stepTimes(d *draftStep) {
+	s, timeout, retry := d.step, d.node.get("timeout"), d.node.get("retry")
+	leaf := s.Kind == KindAgent || s.Kind == KindTool
+	if retry != nil && !leaf && s.Kind != "" && slices.Contains(kinds, s.Kind) {
+		c.p.add(retry.spot(), codeConflict, "a %s has no attempts of its own; write retry on the steps that call agents and tools", s.Kind)
+	}
+	if timeout != nil && s.Kind == KindSet {
+		c.p.add(timeout.spot(), codeConflict, "a set takes no time; it has no timeout")
+	}
+	fallback := time.Duration(0)
+	if leaf {
+		s.Retry = c.retryOver(c.retry, retry)
+		switch fallback = time.Duration(c.timeout); {
+		case fallback > 0:
+		case s.Kind == KindAgent:
+			fallback = TimeoutAgentDefault
+		default:
+			fallback = TimeoutToolDefault
+		}
+	}
+	s.Timeout = c.p.duration(timeout, TimeoutMax, fallback)
+}
+
+func (c *compiler) agentStep(d *draftStep) {
+	a := &AgentStep{}
+	d.step.Agent = a
+	if draft := c.stepAgent(d); draft != nil {
+		a.Agent = draft.agent
+		draft.used = true
+		c.overlay(&a.Agent, d.node, "output of step "+d.step.ID)
+		if draft.bare && d.node.get("model") == nil && d.node.get("chain") == nil {
+			c.reportBare(draft)
+		}
+	}
+	o := d.owner()
+	o.volatile = true
+	if n := d.node.get("prompt"); n != nil && c.p.kind(n, nodeText) {
+		a.Prompt = c.template(n, o)
+	}
+	if n := d.node.get("input"); n != nil && c.p.kind(n, nodeObject) {
+		a.Input = c.template(n, o)
+	}
+	if d.node.get("prompt") == nil && d.node.get("input") == nil && a.Agent.Instructions == "" {
+		c.p.add(d.node.get("agent").spot(), codeRequired, `nothing says what the agent is to do; give the step a "prompt" or an "input"`)
+	}
+}
+
+func (c *compiler) stepAgent(d *draftStep) *draftAgent {
+	n := d.node.get("agent")
+	switch {
+	case n == nil || n.kind == nodeBad:
+		return nil
+	case n.kind == nodeObject:
+		return c.draftAgent(n, d.step.ID)
+	case n.kind != nodeText:
+		c.p.add(n.spot(), codeType, "must be the name of an agent or an agent written out, not %s", n.kind)
+		return nil
+	}
+	return c.knownAgent(n)
+}
+
+func (c *compiler) toolStep(d *draftStep) {
+	t := &ToolStep{}
+	d.step.Tool = t
+	if n := d.node.get("tool"); n != nil {
+		t.Ref = c.p.word(n)
+		effect, ok := tools[t.Ref]
+		if !ok && t.Ref != "" {
+			tail, edit := didYouMean(t.Ref, keysOf(tools))
+			c.p.suggest(n.spot(), edit, codeUnknownTool, "this version has no tool %q%s", clip(t.Ref), tail)
+		}
+		t.SideEffect = effect
+	}
+	if n := d.node.get("side_effect"); n != nil {
+		t.SideEffect = SideEffect(c.p.oneOf(n, string(SideEffectNone), string(SideEffectIdempotent), string(SideEffectUnsafe)))
+	}
+	o := d.owner()
+	o.volatile = true
+	if n := d.node.get("args"); n != nil && c.p.kind(n, nodeObject) {
+		t.Args = c.template(n, o)
+	}
+	t.Output = c.contract(d.node.get("output"), "output of step "+d.step.ID)
+}
+
+// deeper is the place of the lists inside a container.
+func (c *compiler) deeper(d *draftStep, a around) (around, bool) {
+	a = around{section: a.section, parent: d, depth: a.depth + 1}
+	if a.depth >= NestingMax {
+		c.p.add(d.node.spot(), codeLimit, "steps are nested more than %d deep", NestingMax)
+		return a, false
+	}
+	return a, true
+}
+
+func (c *compiler) groupStep(d *draftStep, a around) {
+	g := &GroupStep{}
+	d.step.Group = g
+	n := d.node.get("group")
+	a, ok := c.deeper(d, a)
+	if !ok || !c.p.object(n, "a group", groupKeys) {
+		return
+	}
+	a.sequential = c.p.boolean(n.get("sequential"))
+	if list := c.p.need(n, "steps", "a group"); list != nil {
+		g.Steps = c.stepList(list, a)
+	}
+	if output := n.get("output"); output != nil {
+		g.Output = c.template(output, owner{place: placeOf(a.section), step: d, inside: d, closing: true})
+	}
+}
+
+func (c *compiler) switchStep(d *draftStep, a around) {
+	s := &SwitchStep{}
+	d.step.Switch = s
+	n := d.node.get("switch")
+	a, ok := c.deeper(d, a)
+	if !ok || !c.p.kind(n, nodeList) {
+		return
+	}
+	if len(n.items) == 0 {
+		c.p.add(n.spot(), codeRequired, "a switch needs at least one case")
+	}
+	for i, item := range n.items {
+		a.kase = i
+		if c.p.object(item, "a case", caseKeys) {
+			s.Cases = append(s.Cases, c.switchCase(d, item, a, i == len(n.items)-1))
+		} else {
+			s.Cases = append(s.Cases, SwitchCase{})
+		}
+	}
+}
+
+func (c *compiler) switchCase(d *draftStep, n *node, a around, last bool) SwitchCase {
+	var k SwitchCase
+	when, otherwise := n.get("when"), n.get("else")
+	switch {
+	case when != nil && otherwise != nil:
+		c.p.add(otherwise.spot(), codeConflict, `a case has "when" or "else", not both`)
+	case when == nil && otherwise == nil:
+		c.p.add(n.spot(), codeRequired, `a case needs "when", or "else: true" if it is the last`)
+	case otherwise != nil && c.p.kind(otherwise, nodeBool):
+		d.hasElse = true
+		if otherwise.text != "true" {
+			c.p.suggest(otherwise.spot(), "true", codeValue, `"else" is true or is not there`)
+		} else if !last {
+			c.p.add(otherwise.spot(), codeValue, "else must be the last case; those after it could never run")
+		}
+	case when != nil:
+		k.When = c.condition(when, d.owner())
+	}
+	if list := c.p.need(n, "steps", "a case"); list != nil {
+		k.Steps = c.stepList(list, a)
+	}
+	if output := n.get("output"); output != nil {
+		k.Output = c.template(output, owner{place: placeOf(a.section), step: d, inside: d, kase: a.kase, closing: true})
+	}
+	return k
+}

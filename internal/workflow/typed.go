@@ -1,0 +1,282 @@
+package workflow
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
+)
+
+// typed checks and compiles every expression, in an order in which the outputs it reads are typed already.
+func (c *compiler) typed() {
+	byOwner := make([][]*site, 2*len(c.drafts)+2)
+	for _, s := range c.sites {
+		n := len(byOwner) - 2
+		if s.owner.step != nil {
+			n = opening(s.owner.step.step.Index)
+		}
+		if s.owner.closing {
+			n++
+		}
+		byOwner[n] = append(byOwner[n], s)
+	}
+	nodes := append(c.inOrder(), len(byOwner)-2, len(byOwner)-1)
+	for _, n := range nodes {
+		for _, s := range byOwner[n] {
+			c.checkSite(s)
+		}
+		if n < len(byOwner)-2 && n%2 == 1 {
+			c.typeOutput(c.drafts[n/2])
+		}
+	}
+}
+
+// checkSite checks an expression where it is written: what it means once, what it may read at each place.
+func (c *compiler) checkSite(s *site) {
+	d := s.draft
+	if !d.checked {
+		d.checked = true
+		d.expr.out = types.DynType
+		c.check(d)
+	}
+	c.report(s)
+	c.checkMissing(s)
+	if s.condition && len(d.faults) == 0 && !d.expr.out.IsAssignableType(types.BoolType) {
+		hint := ""
+		if d.expr.out.Kind() == types.OpaqueKind && d.expr.out.TypeName() == "optional_type" {
+			hint = "; end it with .orValue(false)"
+		}
+		c.p.add(c.locate(s.node, s.start, 0), codeExprType, "a condition must be true or false; this is %s%s", typeText(d.expr.out), hint)
+	}
+}
+
+func (c *compiler) check(d *draftExpr) {
+	e := c.environment(d.place)
+	c.checkNames(d, e)
+	if len(d.faults) > 0 {
+		return
+	}
+	checked := c.checkTypes(d, e)
+	if checked == nil {
+		return
+	}
+	dispatchByValue(checked.NativeRep())
+	program, err := e.env.PlanProgram(checked.NativeRep(), programOptions(checked.NativeRep())...)
+	if err != nil {
+		d.fault(0, codeExprType, err.Error(), "")
+		return
+	}
+	d.expr.program = program
+	d.expr.out = checked.OutputType()
+}
+
+// checkNames looks up the steps and the fields of the run that are read.
+func (c *compiler) checkNames(d *draftExpr, e *environment) {
+	for _, r := range d.reads.steps {
+		if e.steps[r.id] || d.place == placeSubmission {
+			continue
+		}
+		if other := c.w.byPath[r.id]; other != nil {
+			d.fault(d.offsetOf(r.at), codeSection, fmt.Sprintf("%q is a step of %s, which has not run yet here", r.id, sectionKey(other.Section)), "")
+			continue
+		}
+		names := make([]string, 0, len(e.steps))
+		for id := range e.steps {
+			names = append(names, id)
+		}
+		tail, edit := didYouMean(r.id, names)
+		d.fault(d.offsetOf(r.at), codeUnknownStep, fmt.Sprintf("there is no step %q%s", r.id, tail), edit)
+	}
+	for _, r := range d.reads.run {
+		if d.place == placeMain && (r.field == "status" || r.field == "error") {
+			d.fault(d.offsetOf(r.at), codeUnknownField, fmt.Sprintf("run.%s is there only in on_failure and finally", r.field), "")
+		} else if d.place == placeFinally && r.field == "error" && r.strict {
+			d.fault(d.offsetOf(r.at), codeMaybeMissing, "run.error is missing after a run without error; read it with ?", "run.?error")
+		}
+	}
+}
+
+// checkTypes runs the checker. Where it refuses only because JSON knows fewer kinds of values than CEL does, the
+// values in question are checked when they are there, at run time.
+func (c *compiler) checkTypes(d *draftExpr, e *environment) *cel.Ast {
+	const roundsMax = 20
+	for round := 0; ; round++ {
+		checked, issues := e.env.Check(d.ast)
+		if issues.Err() == nil {
+			return checked
+		}
+		loosened := false
+		for _, err := range issues.Errors() {
+			if round < roundsMax && c.loosen(d, err) {
+				loosened = true
+			}
+		}
+		if loosened {
+			continue
+		}
+		for _, err := range issues.Errors() {
+			code, detail, edit := c.explain(e, err.Message)
+			d.fault(d.offset(err.Location), code, detail, edit)
+		}
+		return nil
+	}
+}
+
+var (
+	noOverload = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
+	noRange    = regexp.MustCompile(`^expression of type '(.*)' cannot be range of a comprehension`)
+	otherTypes = regexp.MustCompile(`\b(string|bytes|timestamp|duration|google)\b`)
+)
+
+// loosen wraps what a refused call works on into dyn(), if it is refused for one of these reasons only: an object
+// whose names are known is a map, too; an integer is a number, too; null may stand for anything.
+func (c *compiler) loosen(d *draftExpr, err *cel.Error) bool {
+	e := d.find(err.ExprID)
+	if e == nil {
+		return false
+	}
+	if m := noRange.FindStringSubmatch(err.Message); m != nil && c.objects.namedIn(m[1]) {
+		if e.Kind() == ast.ComprehensionKind {
+			e = e.AsComprehension().IterRange()
+		}
+		return d.wrap(e)
+	}
+	m := noOverload.FindStringSubmatch(err.Message)
+	if m == nil || e.Kind() != ast.CallKind {
+		return false
+	}
+	applied := m[2]
+	numbers := strings.Contains(applied, "int") && strings.Contains(applied, "double") && !otherTypes.MatchString(applied)
+	if !numbers && !strings.Contains(applied, "null") && !c.objects.namedIn(applied) {
+		return false
+	}
+	call, wrapped := e.AsCall(), false
+	args := slices.Clone(call.Args())
+	if call.IsMemberFunction() {
+		args = append(args, call.Target())
+	}
+	for _, a := range args {
+		wrapped = d.wrap(a) || wrapped
+	}
+	return wrapped
+}
+
+// wrap makes x into dyn(x), in place.
+func (d *draftExpr) wrap(e ast.Expr) bool {
+	if e.Kind() == ast.LiteralKind || e.Kind() == ast.CallKind && e.AsCall().FunctionName() == "dyn" {
+		return false
+	}
+	tree := d.ast.NativeRep()
+	fresh := ast.MaxID(tree) + 1
+	factory := ast.NewExprFactory()
+	inner := factory.CopyExpr(e)
+	inner.RenumberIDs(func(id int64) int64 {
+		if id == e.ID() {
+			return fresh
+		}
+		return id
+	})
+	if r, ok := tree.SourceInfo().GetOffsetRange(e.ID()); ok {
+		tree.SourceInfo().SetOffsetRange(fresh, r)
+	}
+	e.SetKindCase(factory.NewCall(e.ID(), "dyn", inner))
+	return true
+}
+
+// dispatchByValue has calls on numbers find their implementation by the values: a number that a schema calls an
+// integer may be spelled 8.0, and one that is a double 8.
+func dispatchByValue(checked *ast.AST) {
+	number := func(e ast.Expr) bool {
+		t := checked.GetType(e.ID())
+		return t.Kind() == types.IntKind || t.Kind() == types.DoubleKind
+	}
+	ast.PreOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.CallKind {
+			return
+		}
+		call := e.AsCall()
+		ids := checked.GetOverloadIDs(e.ID())
+		if len(ids) == 1 && (slices.ContainsFunc(call.Args(), number) || call.IsMemberFunction() && number(call.Target())) {
+			checked.SetReference(e.ID(), ast.NewFunctionReference(ids[0], ids[0]+"_by_value"))
+		}
+	}))
+}
+
+// programOptions: an expression that is sure to be cheap is evaluated without counting.
+func programOptions(checked *ast.AST) []cel.ProgramOption {
+	if cheap(checked.Expr()) {
+		return nil
+	}
+	return []cel.ProgramOption{
+		cel.CostTracking(prices{}), cel.CostLimit(ExpressionCostMax),
+		cel.CustomDecoratorV2(weighConstructors), cel.OptimizeRegex(constantRegex()),
+	}
+}
+
+// cheapCallsMax bounds the calls of an expression that is not counted.
+const cheapCallsMax = 16
+
+var cheapCalls = []string{
+	"_&&_", "_||_", "!_", "_?:_", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "_[_]", "_[?_]", "_?._", "-_",
+	"_-_", "_*_", "_/_", "_%_", "or", "orValue", "hasValue", "value", "dyn", "size",
+}
+
+func cheap(e ast.Expr) bool {
+	calls, ok := 0, true
+	ast.PreOrderVisit(e, ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.CallKind:
+			calls++
+			ok = ok && slices.Contains(cheapCalls, e.AsCall().FunctionName())
+		case ast.IdentKind, ast.LiteralKind, ast.SelectKind:
+		default:
+			ok = false
+		}
+	}))
+	return ok && calls <= cheapCallsMax
+}
+
+var (
+	noField     = regexp.MustCompile(`^undefined field '([^']*)'`)
+	noReference = regexp.MustCompile(`^undeclared reference to '([^']*)'`)
+	noSelection = regexp.MustCompile(`^type '(.*)' does not support field selection`)
+)
+
+// explain says in our words what the checker refused.
+func (c *compiler) explain(e *environment, message string) (code, detail, edit string) {
+	if m := noField.FindStringSubmatch(message); m != nil {
+		owner := c.objects.missed[m[1]]
+		tail, edit := didYouMean(m[1], c.objects.known(types.NewObjectType(owner)))
+		return codeUnknownField, fmt.Sprintf("%s has no field %q%s", owner, m[1], tail), edit
+	}
+	if m := noReference.FindStringSubmatch(message); m != nil {
+		if e.steps[m[1]] {
+			return codeUnknownName, fmt.Sprintf("%q is a step; read it as steps.%s.output", m[1], m[1]), "steps." + m[1] + ".output"
+		}
+		if (m[1] == "steps" || m[1] == "run") && len(e.roots) == 1 {
+			return codeUnknownName, "only the input can be read here: the run is not there yet", ""
+		}
+		known := slices.Concat(e.roots, functionNames())
+		if edit := nearest(m[1], known); edit != "" {
+			return codeUnknownName, fmt.Sprintf("there is no %q here; did you mean %q?", m[1], edit), edit
+		}
+		return codeUnknownName, fmt.Sprintf("there is no %q here; an expression reads %s", m[1], strings.Join(e.roots, ", ")), ""
+	}
+	if m := noOverload.FindStringSubmatch(message); m != nil {
+		return codeExprType, fmt.Sprintf("%s cannot be applied to %s", strings.Trim(m[1], "_@"), m[2]), ""
+	}
+	if m := noSelection.FindStringSubmatch(message); m != nil {
+		return codeExprType, fmt.Sprintf("%s has no fields", m[1]), ""
+	}
+	return codeExprType, message, ""
+}
+
+func functionNames() []string {
+	return slices.DeleteFunc(keysOf(baseEnv().Functions()), func(name string) bool { return strings.ContainsAny(name, "_@") })
+}
+
+func typeText(t *cel.Type) string { return cel.FormatCELType(t) }
