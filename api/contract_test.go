@@ -9,9 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"pgregory.net/rapid"
+
+	"github.com/fermata-run/fermata/internal/flow"
 )
 
 // wild are values that no schema asks for.
@@ -139,30 +142,53 @@ func TestContract(t *testing.T) {
 	s.Drain() // streams and waits end at once
 	seen := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		d := drawer{T: t, wild: rapid.Bool().Draw(t, "wild request"), known: s.known()}
-		path := rapid.SampledFrom(s.doc.Paths.InMatchingOrder()).Draw(t, "path")
-		item := s.doc.Paths.Value(path)
-		method := rapid.SampledFrom(slices.Sorted(maps.Keys(item.Operations()))).Draw(t, "method")
-		target, body, headers := d.request(path, item, method)
-		if raw, ok := body.(map[string]any); ok {
-			if _, err := json.Marshal(raw); err != nil {
-				t.Skip("JSON cannot say it")
-			}
+		s.mem.forget() // so that a failure repeats
+		for _, definition := range []string{greeting, oneTool, contracted} {
+			s.submit(t, definition)
 		}
-		if !sendable(target, headers) {
-			t.Skip("HTTP cannot say it")
+		s.send(t, "POST", "/v1/workflows", `{"definition":`+greeting+`}`).want(http.StatusCreated)
+		for range rapid.IntRange(1, 40).Draw(t, "requests") {
+			s.anyRequest(t, seen)
 		}
-		a := s.send(t, method, target, body, headers...)
-		if a.status >= 500 && path != "/readyz" {
-			t.Fatalf("%s %s %v %v: %d %s", method, target, body, headers, a.status, a.body)
-		}
-		seen[fmt.Sprint(item.GetOperation(method).OperationID, " ", a.status/100)]++
 	})
-	for _, r := range routes {
-		if seen[r.operation+" 2"] == 0 && r.operation != "readyz" && testing.Verbose() {
-			t.Logf("%s never went well", r.operation)
+	if testing.Verbose() {
+		for _, r := range routes {
+			t.Logf("%-22s 2xx %4d  4xx %4d", r.operation, seen[r.operation+" 2"]+seen[r.operation+" 3"], seen[r.operation+" 4"])
 		}
 	}
+}
+
+// anyRequest draws a request, sends it and checks the answer.
+func (s *service) anyRequest(t *rapid.T, seen map[string]int) {
+	d := drawer{T: t, wild: rapid.Bool().Draw(t, "wild request"), known: s.known()}
+	paths := s.doc.Paths.InMatchingOrder()
+	if rapid.IntRange(0, 9).Draw(t, "for machines") > 0 {
+		paths = slices.DeleteFunc(paths, func(path string) bool { return !strings.HasPrefix(path, "/v1/") })
+	}
+	path := rapid.SampledFrom(paths).Draw(t, "path")
+	item := s.doc.Paths.Value(path)
+	method := rapid.SampledFrom(slices.Sorted(maps.Keys(item.Operations()))).Draw(t, "method")
+	target, body, headers := d.request(path, item, method)
+	if _, err := json.Marshal(body); err != nil || !sendable(target, headers) {
+		return // JSON or HTTP cannot say it
+	}
+	if rapid.IntRange(0, 39).Draw(t, "fail something") == 0 {
+		s.mem.failAll()
+	}
+	a := s.send(t, method, target, body, headers...)
+	if a.status >= 500 && path != "/readyz" {
+		t.Fatalf("%s %s %v %v: %d %s", method, target, body, headers, a.status, a.body)
+	}
+	seen[fmt.Sprint(item.GetOperation(method).OperationID, " ", a.status/100)]++
+}
+
+// forget empties the store; definitions stay, as the API remembers which it has stored.
+func (m *memory) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.runs)
+	clear(m.workflows)
+	clear(m.keys)
 }
 
 // known are the names of what exists, by parameter.
@@ -192,6 +218,16 @@ func sendable(target string, headers []string) bool {
 	return true
 }
 
-var _ fataler = (*rapid.T)(nil)
-
-var _ http.Handler = (http.HandlerFunc)(nil)
+// failAll fails every open attempt.
+func (m *memory) failAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.runs {
+		for start := range r.run.Pending {
+			a := r.run.Attempt(start)
+			outcome := failed("server")
+			m.record(r, r.run.Decide(flow.Reported{Report: flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &outcome}}, time.Now()))
+			break
+		}
+	}
+}

@@ -11,12 +11,12 @@ import (
 type exchange struct {
 	requestID string
 	tenant    uuid.UUID
-	op        *operation          // nil until the router has found it
-	body      []byte              // read strictly; nil: there is none
-	run       uuid.UUID           // reserved by an Idempotency-Key for the run to be submitted; zero: none
-	again     bool                // that key was claimed before, by a request that got no answer
-	w         writer    // what the answer is written to
-	stream    bool                // the caller wants events as they come
+	op        *operation // nil until the router has found it
+	body      []byte     // read strictly; nil: there is none
+	run       uuid.UUID  // reserved by an Idempotency-Key for the run to be submitted; zero: none
+	again     bool       // that key was claimed before, by a request that got no answer
+	w         writer     // what the answer is written to
+	stream    bool       // the caller wants events as they come
 }
 
 // writer is what an answer is written to: it knows whether that has begun.

@@ -112,6 +112,7 @@ func (a *API) caught(seen *answer, r *http.Request, cause any) {
 	if seen.status != 0 {
 		panic(http.ErrAbortHandler)
 	}
+	exchangeOf(r.Context()).w = seen // not what a handler put in between
 	a.fail(seen, r, fmt.Errorf("panic: %v", cause))
 }
 
@@ -141,7 +142,7 @@ func (a *API) checkHost(r *http.Request) error {
 		return nil
 	}
 	if !a.isOurs(r.Host) {
-		return refuse(http.StatusForbidden, "foreign_host", "this service listens on this machine only; name others it may be called by in its configuration")
+		return refuse(http.StatusForbidden, "foreign_host", "this service listens on this machine only, and answers to localhost, 127.0.0.1 and [::1] alone")
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if u, err := url.Parse(origin); err != nil || !a.isOurs(u.Host) {

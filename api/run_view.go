@@ -16,7 +16,7 @@ func (s *shown) status() flow.RunStatus {
 func (s *shown) wire() Run {
 	row := s.row
 	out := Run{
-		ID: formatRunID(row.ID), Workflow: row.Workflow, Version: int32(row.Version), Hash: row.Hash.String(), //nolint:gosec // versions count from 1
+		ID: formatRunID(row.ID), Workflow: row.Workflow, Version: int32(row.Version), Hash: row.Hash.String(),
 		Status: RunStatus(s.status()), Stakes: Stakes(row.Stakes), Mode: Mode(row.Mode), Priority: row.Priority, Labels: row.Labels,
 		CreatedAt: row.CreatedAt.UTC(), StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
 		LastSeq: s.last.Seq, Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},

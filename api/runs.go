@@ -228,7 +228,7 @@ func (a *API) ListRuns(ctx context.Context, req ListRunsRequestObject) (ListRuns
 
 func summaryOf(row store.RunRow) RunSummary {
 	return RunSummary{
-		ID: formatRunID(row.ID), Workflow: row.Workflow, Version: int32(row.Version), Status: RunStatus(row.Status), //nolint:gosec // versions count from 1
+		ID: formatRunID(row.ID), Workflow: row.Workflow, Version: int32(row.Version), Status: RunStatus(row.Status),
 		Stage: row.Stage, Preview: row.Preview, Labels: row.Labels, CreatedAt: row.CreatedAt.UTC(),
 		StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
 		Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},

@@ -242,3 +242,34 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 }
+
+// Streams and waits outlive the time limits of ordinary requests.
+func TestStreamsOutliveTimeouts(t *testing.T) {
+	s := newService(t, nil)
+	s.beat = 50 * time.Millisecond
+	server := httptest.NewUnstartedServer(nil)
+	server.Config = Server(ServerConfig{}, s.handler)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = 200*time.Millisecond, 200*time.Millisecond
+	server.Start()
+	t.Cleanup(server.Close)
+	run := s.submit(t, oneTool).ID
+	l := s.listen(t, server, "/v1/runs/"+run+"/events?after=2")
+	for beats := 0; beats < 12; {
+		m, ok := l.next()
+		if !ok {
+			t.Fatalf("the stream was cut after %d beats", beats)
+		}
+		if strings.HasPrefix(m.comment, ": ") {
+			beats++
+		}
+	}
+	resp, err := server.Client().Get(server.URL + "/v1/runs/" + run + "/events?after=2&wait=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var page EventPage
+	if err := json.NewDecoder(resp.Body).Decode(&page); err != nil || resp.StatusCode != 200 || len(page.Data) != 0 {
+		t.Fatalf("got %s %+v %v", resp.Status, page, err)
+	}
+}

@@ -198,7 +198,7 @@ func workflowPage(rows []store.WorkflowRow, limit int) WorkflowPage {
 	page := WorkflowPage{Data: []WorkflowSummary{}}
 	for _, row := range rows[:min(limit, len(rows))] {
 		page.Data = append(page.Data, WorkflowSummary{
-			Name: row.Name, Version: int32(row.Version), Hash: row.Hash.String(), CreatedAt: row.CreatedAt.UTC(), Links: workflowLinks(row), //nolint:gosec // versions count from 1
+			Name: row.Name, Version: int32(row.Version), Hash: row.Hash.String(), CreatedAt: row.CreatedAt.UTC(), Links: workflowLinks(row),
 		})
 	}
 	return page
@@ -206,7 +206,7 @@ func workflowPage(rows []store.WorkflowRow, limit int) WorkflowPage {
 
 func workflowOf(row store.WorkflowRow) Workflow {
 	return Workflow{
-		Name: row.Name, Version: int32(row.Version), Hash: row.Hash.String(), CreatedAt: row.CreatedAt.UTC(), //nolint:gosec // versions count from 1
+		Name: row.Name, Version: int32(row.Version), Hash: row.Hash.String(), CreatedAt: row.CreatedAt.UTC(),
 		Definition: bytes.TrimSpace(row.Body), Links: workflowLinks(row),
 	}
 }

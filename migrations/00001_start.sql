@@ -123,6 +123,9 @@ create trigger run_guard before update on run for each row
 -- What happened to each run, in order: the truth. Appended by the run's owner, never updated, never indexed further.
 -- The columns stand in the order that packs them. Run ids are time-ordered, so partitions by range of run_id are
 -- partitions by time, and retention drops them whole.
+-- A row is what one decision recorded: its first event in the columns, those that followed from it in more, a JSON list
+-- of [kind, step, gen, attempt, data]. "This step succeeded, that one starts" is one row instead of two, which is what
+-- a commit costs. The view event_log has a row for each event.
 create table event (
     run_id  uuid        not null,
     at      timestamptz not null,
@@ -133,6 +136,7 @@ create table event (
     kind    text        not null,
     step    text        not null,                 -- empty: the run itself
     data    text        not null,                 -- JSON, or nothing
+    more    text        not null default '',      -- the events seq + 1, seq + 2 …, or nothing
     primary key (run_id, seq)
 ) partition by range (run_id);
 
@@ -148,6 +152,15 @@ end $$;
 -- +goose StatementEnd
 
 create table event_other partition of event default;
+
+-- One row for each event; tx is the transaction that wrote it.
+create view event_log as
+select run_id, seq, at, gen, attempt, v, kind, step, data, xmin as tx from event
+union all
+select e.run_id, e.seq + m.n::int4, e.at, (m.x ->> 2)::int2, (m.x ->> 3)::int2, e.v, m.x ->> 0, m.x ->> 1,
+    coalesce((m.x -> 4)::text, ''), e.xmin
+from event e cross join lateral json_array_elements(e.more::json) with ordinality m(x, n)
+where e.more <> '';
 
 -- +goose StatementBegin
 create function event_guard() returns trigger language plpgsql as $$
@@ -271,7 +284,7 @@ create table spend (
 -- What a commit sends: an array of each. A change of shape makes a new type, so that nodes of the version before can
 -- go on sending the old one.
 create type event_new as (
-    run_id uuid, at timestamptz, seq int4, gen int2, attempt int2, v int2, kind text, step text, data text
+    run_id uuid, at timestamptz, seq int4, gen int2, attempt int2, v int2, kind text, step text, data text, more text
 );
 create type run_new as (
     id uuid, tenant_id uuid, created_at timestamptz, version int4, steps_total int4, priority int2, workflow text,

@@ -52,7 +52,7 @@ func (d *demoCommand) Run(ctx context.Context, s *screen) error {
 	case err := <-ended:
 		return err
 	}
-	err = d.show(ctx, s, m)
+	err = within(ctx, d.Timeout, func(ctx context.Context) error { return d.show(ctx, s, m) })
 	if err == nil && s.terminal && !s.json {
 		s.print("\n%s", s.paint(colorBold, "The service stays up. Ctrl-C stops it."))
 		<-ctx.Done()
@@ -103,8 +103,6 @@ func (d *demoCommand) show(ctx context.Context, s *screen, m *Main) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := withTimeout(ctx, d.Timeout)
-	defer stop()
 	accepted, _, err := remote.Submit(ctx, request, client.SubmitOptions{Key: uuid.NewString()})
 	if err != nil {
 		return err

@@ -56,7 +56,7 @@ func codeOf(ctx context.Context, err error) int {
 			return exitCancelled
 		}
 		return exitRunFailed
-	case errors.Is(context.Cause(ctx), errTimeout), errors.Is(err, errTimeout):
+	case errors.Is(err, errTimeout):
 		return exitTimeout
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted

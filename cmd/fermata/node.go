@@ -91,9 +91,6 @@ func (m *Main) Run(ctx context.Context) error {
 	m.url = urlOf(listener)
 	log := m.cfg.Log
 	log.Info("listening", "address", listener.Addr().String())
-	if m.Simulated() {
-		log.Warn("no model provider is configured: models are simulated")
-	}
 
 	front := &front{}
 	server := api.Server(api.ServerConfig{Addr: m.cfg.Listen, Log: log}, front)
@@ -243,7 +240,7 @@ func (m *Main) retry(ctx context.Context, do func() error) error {
 		switch {
 		case err == nil || ctx.Err() != nil:
 			return nil
-		case !fault.Is(err, fault.KindUnavailable):
+		case !away(err):
 			return err
 		}
 		m.cfg.Log.Warn("Postgres is away, trying again", "error", err, "in", pause.String())
@@ -253,6 +250,20 @@ func (m *Main) retry(ctx context.Context, do func() error) error {
 			return nil
 		}
 	}
+}
+
+// away reports whether waiting may help. A wrong password or name does not mend itself.
+func away(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code[:min(2, len(pg.Code))] {
+		case "08", "53", "57", "58": // connection, resources, operator, system
+			return true
+		}
+		return false
+	}
+	var connecting *pgconn.ConnectError
+	return errors.As(err, &connecting) || pgconn.Timeout(err) || fault.Is(err, fault.KindUnavailable)
 }
 
 // front answers while there is nothing behind the door yet.

@@ -164,7 +164,7 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 	switch flow.Kind(e.Kind) {
 	case flow.KindRunSubmitted:
 		p.began, p.status = e.At, string(client.RunStatusRunning)
-		return p.line(e, p.id, "submitted", "")
+		return p.line(e, "run", "submitted", p.id)
 	case flow.KindRunFailing:
 		return p.line(e, "run", "failing", failure(d.Class, d.Message, d.Step))
 	case flow.KindRunCancelling:

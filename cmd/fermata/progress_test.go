@@ -50,7 +50,7 @@ func TestProgressInLines(t *testing.T) {
 			lines = append(lines, line)
 		}
 	}
-	want := `run_1            submitted
+	want := `run              submitted  run_1
 draft            started
 draft            retrying   rate_limited: slow down · again in 500ms
 draft            started    attempt 2

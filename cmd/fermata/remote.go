@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -29,7 +30,9 @@ type remote struct {
 
 func (f remoteFlags) remote(s *screen) (*remote, error) {
 	c, err := client.New(client.Config{URL: f.URL, Retrying: func(cause error, _ time.Duration) {
-		s.say("the connection broke, trying again: %v", cause)
+		if !errors.Is(cause, errTimeout) && !errors.Is(cause, context.Canceled) { // we broke it off ourselves
+			s.say("the connection broke, trying again: %v", cause)
+		}
 	}})
 	if err != nil {
 		return nil, usageError("--url: %w", err)
@@ -112,12 +115,13 @@ func exitOfProblem(err error) int {
 func (s *screen) tell(err error) {
 	var p *client.Problem
 	var dial *net.OpError
+	var request *url.Error // of an HTTP client: the database is reached by other means
 	switch {
 	case errors.As(err, &p):
 		s.say("error: %s", describe(p))
-	case errors.As(err, &dial) && dial.Op == "dial":
+	case errors.As(err, &dial) && dial.Op == "dial" && errors.As(err, &request):
 		s.say("error: the service cannot be reached: %v\nhelp: start one with `fermata dev`, or name another with --url", err)
-	case errors.Is(err, errTimeout) || errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errTimeout):
 		s.say("error: timeout; the run goes on")
 	default:
 		s.say("error: %v", err)

@@ -44,21 +44,21 @@ func (r *runCommand) Run(ctx context.Context, s *screen) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := withTimeout(ctx, r.Timeout)
-	defer stop()
-	accepted, _, err := remote.Submit(ctx, request, client.SubmitOptions{Key: key})
-	if err != nil {
-		return err
-	}
-	if r.Detach {
-		return showAccepted(s, remote, accepted)
-	}
-	s.say("%s  %s", accepted.ID, remote.link(accepted.Links.Self))
-	how := followWatch
-	if r.Wait {
-		how = followQuiet
-	}
-	return follow(ctx, s, remote, newProgress(accepted.ID), how)
+	return within(ctx, r.Timeout, func(ctx context.Context) error {
+		accepted, _, err := remote.Submit(ctx, request, client.SubmitOptions{Key: key})
+		if err != nil {
+			return err
+		}
+		if r.Detach {
+			return showAccepted(s, remote, accepted)
+		}
+		s.say("%s  %s", accepted.ID, remote.link(accepted.Links.Self))
+		how := followWatch
+		if r.Wait {
+			how = followQuiet
+		}
+		return follow(ctx, s, remote, newProgress(accepted.ID), how)
+	})
 }
 
 // request reads everything the flags name, and compiles the definition here: what is wrong with it is told with the
@@ -108,12 +108,18 @@ func definitionError(file string, err error) error {
 	return &exitErr{exitError, errors.New(strings.Join(lines, "\n"))}
 }
 
-// withTimeout ends the context after d; 0: never. Running out is told apart from being interrupted by its cause.
-func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+// within does something that may take d; 0: as long as it takes. Running out is errTimeout, whatever it broke off.
+func within(ctx context.Context, d time.Duration, do func(context.Context) error) error {
 	if d <= 0 {
-		return context.WithCancel(ctx)
+		return do(ctx)
 	}
-	return context.WithTimeoutCause(ctx, d, errTimeout)
+	ctx, stop := context.WithTimeoutCause(ctx, d, errTimeout)
+	defer stop()
+	err := do(ctx)
+	if err != nil && errors.Is(context.Cause(ctx), errTimeout) {
+		return errTimeout
+	}
+	return err
 }
 
 func showAccepted(s *screen, remote *remote, accepted *client.RunAccepted) error {

@@ -62,6 +62,7 @@ func (c *serveCommand) Run(ctx context.Context, s *screen) error {
 	}
 	cfg.DatabaseURL = c.DatabaseURL
 	m := NewMain(cfg)
+	m.warnSimulated()
 	go announce(ctx, s, m, nil)
 	return m.Run(ctx)
 }
@@ -97,11 +98,19 @@ func (c *devCommand) Run(ctx context.Context, s *screen) error {
 		cfg.Embedded = &embedded
 	}
 	m := NewMain(cfg)
+	m.warnSimulated()
 	go announce(ctx, s, m, func() {
 		s.print("\nnext:  fermata run -f examples/qc-deliverable.yaml -i task=@examples/briefs/cold-chain.txt%s", urlFlag(m.URL()))
 		s.print("stop:  Ctrl-C")
 	})
 	return m.Run(ctx)
+}
+
+// warnSimulated says once what must not be overlooked.
+func (m *Main) warnSimulated() {
+	if m.Simulated() {
+		m.cfg.Log.Warn("no model provider is configured: models are simulated (OPENAI_API_KEY, or --config)")
+	}
 }
 
 func urlFlag(url string) string {

@@ -28,22 +28,22 @@ func (r *resumeCommand) Run(ctx context.Context, s *screen) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := withTimeout(ctx, r.Timeout)
-	defer stop()
-	before, err := remote.Run(ctx, r.ID)
-	if err != nil {
-		return err
-	}
-	accepted, err := remote.Resume(ctx, r.ID, client.ResumeRequest{Set: set, Reason: r.Reason})
-	if err != nil {
-		return err
-	}
-	if r.Detach {
-		return showAccepted(s, remote, accepted)
-	}
-	p := newProgress(r.ID)
-	p.known = before.LastSeq
-	return follow(ctx, s, remote, p, followWatch)
+	return within(ctx, r.Timeout, func(ctx context.Context) error {
+		before, err := remote.Run(ctx, r.ID)
+		if err != nil {
+			return err
+		}
+		accepted, err := remote.Resume(ctx, r.ID, client.ResumeRequest{Set: set, Reason: r.Reason})
+		if err != nil {
+			return err
+		}
+		if r.Detach {
+			return showAccepted(s, remote, accepted)
+		}
+		p := newProgress(r.ID)
+		p.known = before.LastSeq
+		return follow(ctx, s, remote, p, followWatch)
+	})
 }
 
 // readSet reads --set flags: steps.<path>.output=<JSON> or =@<file>.

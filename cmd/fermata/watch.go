@@ -20,16 +20,16 @@ func (w *watchCommand) Run(ctx context.Context, s *screen) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := withTimeout(ctx, w.Timeout)
-	defer stop()
-	if _, err := remote.Run(ctx, w.ID); err != nil { // at once, where the stream would try again for ever
-		return err
-	}
-	how := followWatch
-	if s.json {
-		how = followEvents
-	}
-	return follow(ctx, s, remote, newProgress(w.ID), how)
+	return within(ctx, w.Timeout, func(ctx context.Context) error {
+		if _, err := remote.Run(ctx, w.ID); err != nil { // at once, where the stream would try again for ever
+			return err
+		}
+		how := followWatch
+		if s.json {
+			how = followEvents
+		}
+		return follow(ctx, s, remote, newProgress(w.ID), how)
+	})
 }
 
 // followed is how a run is shown while it goes on.

@@ -48,7 +48,8 @@ func Members(raw []byte) ([]Member, error) {
 		at[name] = len(list)
 		list = append(list, Member{name, value})
 	}
-	return list, nil
+	_, err := d.Token() // the end of the object
+	return list, err
 }
 
 func find(list []Member, name string) (json.RawMessage, bool) {

@@ -175,7 +175,7 @@ func (m *mender) escape() {
 	rest := m.in[m.at+1:]
 	switch {
 	case rest == "":
-		m.stuck = true
+		m.at++ // the end: text sees it
 	case strings.IndexByte(`"\/bfnrt`, rest[0]) >= 0:
 		m.copy(2)
 	case rest[0] == 'u' && len(rest) >= 5 && isHex(rest[1:5]):

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"strconv"
+	"strings"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -113,7 +114,7 @@ func Next(t Talk, reply string) (Talk, Step) {
 		}
 	}
 	said := cleanText(reply)
-	if said == "" {
+	if strings.TrimSpace(said) == "" {
 		said = "(no answer)" // providers refuse empty messages
 	}
 	next := t

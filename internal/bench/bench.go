@@ -82,8 +82,11 @@ func Run(ctx context.Context, c Config) (Result, error) {
 		name string
 		do   func(context.Context, *Result) error
 	}{
-		{"warm up", b.warmUp}, {"one run at a time", b.oneAtATime}, {"full load", b.fullLoad},
-		{"half load", b.halfLoad}, {"raw appends", b.rawAppends},
+		{"warm up", b.warmUp},
+		{"one run at a time", b.oneAtATime},
+		{"full load", b.fullLoad},
+		{"half load", b.halfLoad},
+		{"raw appends", b.rawAppends},
 	} {
 		if c.Phase != nil {
 			c.Phase(phase.name)

@@ -32,15 +32,12 @@ func newWorkload(name string) (workload, error) {
 
 func chain(n int) workload {
 	var d strings.Builder
-	fmt.Fprintf(&d, "spec: workflow/v1\nname: bench-chain%d\ninput: {type: object, required: [text], properties: {text: {type: string}}}\nsteps:\n", n)
-	fmt.Fprint(&d, "  - {id: s1, tool: \"builtin:noop\", args: {text: \"${{ input.text }}\"}}\n")
+	fmt.Fprintf(&d, "spec: workflow/v1\nname: bench-chain%d\nsteps:\n", n)
+	fmt.Fprintf(&d, "  - {id: s1, tool: \"builtin:noop\", args: {text: %q}}\n", words(outputBytes))
 	for i := 2; i <= n; i++ {
 		fmt.Fprintf(&d, "  - {id: s%d, tool: \"builtin:noop\", args: {text: \"${{ steps.s%d.output.text }}\"}}\n", i, i-1)
 	}
-	return workload{
-		definition: d.String(), input: fmt.Sprintf(`{"text":%q}`, words(outputBytes)),
-		steps: n, bytes: outputBytes, inFlight: 20_000 / (10 + n),
-	}
+	return workload{definition: d.String(), input: "{}", steps: n, bytes: outputBytes, inFlight: 20_000 / (10 + n)}
 }
 
 func fanout(n int) workload {

@@ -65,23 +65,26 @@ func TestKillOneOfTwo(t *testing.T) {
 		orphans, took, len(e.calls), runs*len(chainSteps), calledAgain(e.calls))
 }
 
-// TestPoison: a run in whose attempt three nodes died is set aside, and the others go on.
+// TestPoison: a run in whose attempt three nodes died is set aside. The others go on, although they were at work each
+// time, too.
 func TestPoison(t *testing.T) {
 	long(t)
-	const poison, others = 666, 30
+	const poison, others, deaths = 666, 30, 3
 	s := newScene(t)
-	s.models.takes(20 * time.Millisecond)
+	s.models.takes(200 * time.Millisecond)
 	isPoison := func(c call) bool { return c.run == poison }
 	s.models.hold(isPoison)
 	a := s.start("a")
 	s.client.load(chain, poison, 1, a)()
 	s.client.load(chain, 1, others, a)()
-	const deaths = 3
+	bystanders := 0
 	for i := range deaths {
 		s.models.await(time.Minute, "the poisonous step is at work", i+1, isPoison)
+		bystanders += s.models.count(isOpen) - 1
 		a.kill()
 		a = a.again()
 	}
+	s.want(bystanders > 0, "no other attempt was at work when the nodes died")
 	s.await(time.Minute, "the poisonous run is set aside", func() bool {
 		return one[string](s.db, `select status from run where id = $1`, s.client.id(poison)) == "quarantined"
 	})
@@ -98,7 +101,31 @@ func TestPoison(t *testing.T) {
 	called := count(e.calls, isPoison)
 	s.want(called == deaths, "the poisonous step was called %d times", called)
 	s.want(a.said("run quarantined") == 1, "the log of the node does not say that a run was set aside")
-	t.Logf("set aside after %d deaths; %d other runs finished", deaths, len(e.promised)-1)
+	t.Logf("set aside after %d deaths, with %d attempts of others at work in them; %d other runs finished", deaths, bystanders, len(e.promised)-1)
+}
+
+// TestSubmitAcrossKill: a node is killed while submissions are on their way. Sent again under their keys to the other
+// node, each makes one run. The keys that the dead node was at are free again only after a minute.
+func TestSubmitAcrossKill(t *testing.T) {
+	long(t)
+	const runs = 300
+	s := newScene(t)
+	a, b := s.start("a"), s.start("b")
+	wait := s.client.load(chain, 1, runs, a, b)
+	s.await(time.Minute, "the load is on", func() bool { return len(s.client.promises()) > runs/4 })
+	a.kill()
+	killed := time.Now()
+	s.want(len(s.client.promises()) < runs, "all was submitted when the node was killed")
+	wait()
+	accepted := time.Since(killed)
+	s.finish(time.Minute)
+	finished := time.Since(killed)
+	e := s.judge()
+
+	s.want(s.client.unheard.Load() > 0, "no submission went unheard")
+	s.want(b.metric("fermata_runs_recovered_total", `reason="lease_expired"`) > 0, "no run was recovered")
+	t.Logf("%d submissions unheard, %d refused, %d replayed; all accepted %s after the kill, all finished after %s; %d runs for %d keys",
+		s.client.unheard.Load(), s.client.refused.Load(), s.client.replayed.Load(), accepted, finished, len(e.rows), runs)
 }
 
 // TestTerminate: SIGTERM under load. What is at work may end, what does not end in time is cut; everything else goes on

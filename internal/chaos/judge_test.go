@@ -73,7 +73,7 @@ func (s *scene) evidence() *evidence {
 		e.rows[r.ID] = r
 	}
 	for _, ev := range rows(s.db, pgx.RowToStructByPos[event], `select run_id, seq, at, kind, step, gen, attempt, data,
-		pg_xact_commit_timestamp(xmin) from event order by run_id, seq`) {
+		pg_xact_commit_timestamp(tx) from event_log order by run_id, seq`) {
 		e.logs[ev.Run] = append(e.logs[ev.Run], ev)
 	}
 	e.spent = rows(s.db, pgx.RowToStructByPos[bill], `select coalesce(sum(calls), 0)::bigint, coalesce(sum(tokens_input), 0)::bigint,

@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"net/http"
 	"testing"
 	"time"
 )
@@ -13,55 +14,52 @@ func TestNetwork(t *testing.T) {
 	long(t)
 	const runs = 60
 	s := newScene(t)
-	s.models.takes(30 * time.Millisecond)
+	s.models.takes(150 * time.Millisecond)
 	l := newLink(t, s.db)
 	a := s.startOn(l.url, "127.0.0.1:0", "a")
 	next := 1
-	load := func() (wait func()) {
+	load := func() { // and no submission is on its way when it returns
 		first := next
 		next += runs
-		wait = s.client.load(chain, first, runs, a)
-		s.await(time.Minute, "the load is on", func() bool {
-			return s.models.count(func(c call) bool { return c.run >= first && c.answered }) >= runs/2
-		})
-		return wait
+		s.client.load(chain, first, runs, a)()
+		s.models.await(time.Minute, "the load is on", runs, func(c call) bool { return c.run >= first && c.answered })
+		s.want(s.unfinished() > runs/4, "all but %d runs were finished before anything broke", s.unfinished())
 	}
-	through := func(what string, wait func()) {
+	through := func(what string) {
 		broken := time.Now()
-		wait()
 		s.finish(time.Minute)
-		t.Logf("%s: all finished after %s", what, time.Since(broken))
+		t.Logf("%s: all finished %s after that", what, time.Since(broken))
 	}
 
-	wait := load()
+	load()
 	lost := l.dropped[toNode].Load()
 	l.mute.Store(true) // what Postgres did, the node does not hear
 	s.await(time.Minute, "answers are lost", func() bool { return l.dropped[toNode].Load() > lost })
 	settle(t)
 	l.reset()
 	l.mute.Store(false)
-	through("answers lost", wait)
+	through("answers lost, connections reset")
 
-	wait = load()
+	load()
 	lost = l.dropped[toServer].Load()
 	l.deaf.Store(true) // what the node says, Postgres does not hear
 	s.await(time.Minute, "questions are lost", func() bool { return l.dropped[toServer].Load() > lost })
 	settle(t)
 	l.reset()
 	l.deaf.Store(false)
-	through("questions lost", wait)
+	through("questions lost, connections reset")
 
-	wait = load()
+	load()
 	l.slow.Store(int64(100 * time.Millisecond))
 	settled := s.settled()
 	s.await(time.Minute, "the slow network carries something", func() bool { return s.settled() > settled+5 })
 	l.slow.Store(0)
-	through("slow", wait)
+	through("200 ms slower a while")
 
-	wait = load()
+	load()
 	forgotten := l.forget()
 	s.want(forgotten > 0, "there was no connection to forget")
-	through("connections forgotten", wait)
+	through("connections forgotten")
 
 	e := s.judge()
 	landed, not := a.said("unknown commit resolved", `"landed":true`), a.said("unknown commit resolved", `"landed":false`)
@@ -73,3 +71,47 @@ func TestNetwork(t *testing.T) {
 
 // settle lets every shard run into the broken network: there is no event for what does not arrive.
 func settle(t *testing.T) { pause(t.Context(), 500*time.Millisecond) }
+
+// TestPartition: one of two nodes is cut off from Postgres without a word, beyond its lease. It stays alive, says that it
+// is not ready, and begins nothing; its runs go on at the other. When it is back, its late writes are refused.
+func TestPartition(t *testing.T) {
+	long(t)
+	const runs = 40
+	s := newScene(t)
+	s.models.takes(20 * time.Millisecond)
+	h := s.models.hold(by("a"))
+	l := newLink(t, s.db)
+	a, b := s.startOn(l.url, "127.0.0.1:0", "a"), s.start("b")
+	s.season(b)
+	s.client.load(chain, 1, runs, a)()
+	s.models.await(time.Minute, "the node is at work", runs, both(isOpen, by("a")))
+
+	l.deaf.Store(true)
+	l.mute.Store(true)
+	parted := time.Now()
+	h.release() // the answers come while nothing can be recorded
+	s.await(2*leaseTTL, "the node that is cut off is not ready", func() bool { return a.status("/readyz") == http.StatusServiceUnavailable })
+	notReady := time.Since(parted)
+	s.finish(time.Minute)
+	finished := time.Since(parted)
+	s.want(a.status("/livez") == http.StatusOK, "the node that is cut off is not alive")
+	resp, text, err := s.client.post(a.url+"/v1/runs", "chaos-parted", mustJSON(t, chain(9999)))
+	s.want(err == nil && resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != "",
+		"a submission to the node that is cut off: %v %s %v", resp, text, err)
+	s.want(s.models.count(by("a")) == runs, "the node that was cut off began %d calls", s.models.count(by("a"))-runs)
+
+	l.reset()
+	l.deaf.Store(false)
+	l.mute.Store(false)
+	healed := time.Now()
+	s.await(time.Minute, "the node is ready again", func() bool { return a.status("/readyz") == http.StatusOK })
+	ready := time.Since(healed)
+	s.await(time.Minute, "its late writes are refused", func() bool { return a.metric("fermata_stale_writes_rejected_total") > 0 })
+	s.client.load(chain, 1000, 10, a)()
+	s.finish(time.Minute)
+	s.judge()
+
+	s.want(b.metric("fermata_runs_recovered_total", `reason="lease_expired"`) == runs, "node b did not recover all runs")
+	t.Logf("cut off with %d runs: not ready after %s, all finished on the other after %s; ready again %s after the end of it, %v late writes refused",
+		runs, notReady, finished, ready, a.metric("fermata_stale_writes_rejected_total"))
+}

@@ -111,7 +111,7 @@ func (s *scene) season(n *node) {
 // settled counts the steps that are done for good.
 func (s *scene) settled() int {
 	s.t.Helper()
-	return int(one[int64](s.db, `select count(*) from event where kind = 'step_succeeded'`))
+	return int(one[int64](s.db, `select count(*) from event_log where kind = 'step_succeeded'`))
 }
 
 // want fails the test when its fault did not happen, or did not do what it was for.

@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	freeChunk = 1_000 // runs freed by one statement of a takeover
+	freeChunk    = 1_000 // runs freed by one statement of a takeover
+	sweepsPerTTL = 8     // so that the runs of a dead node go on soon after its lease has run out
+	upkeepEvery  = 5 * time.Second
 
 	recoveredExpired = "lease_expired"
 	recoveredStartup = "startup"
@@ -48,12 +50,16 @@ func (s *shard) keep(ctx context.Context, r *reign) {
 // sweeper left half done is finished.
 func (e *Engine) sweep(ctx context.Context) {
 	reason := recoveredStartup
+	var kept time.Time
 	for ctx.Err() == nil {
 		if err := e.takeOver(ctx, reason); err != nil && ctx.Err() == nil {
 			e.log.Warn("take over", "error", err)
 		}
-		e.upkeep(ctx)
-		pause(ctx, jittered(e.cfg.LeaseTTL/3))
+		if time.Since(kept) > upkeepEvery {
+			kept = time.Now()
+			e.upkeep(ctx)
+		}
+		pause(ctx, jittered(e.cfg.LeaseTTL/sweepsPerTTL))
 		reason = recoveredExpired
 	}
 }
@@ -118,6 +124,9 @@ func (e *Engine) upkeep(ctx context.Context) {
 	}
 	if _, err := e.cfg.Store.SweepIdempotency(ctx, idempotencyKept, inboxMax); err != nil && ctx.Err() == nil {
 		e.log.Warn("sweep idempotency keys", "error", err)
+	}
+	if _, err := e.cfg.Store.SweepInbox(ctx, inboxMax); err != nil && ctx.Err() == nil {
+		e.log.Warn("sweep inbox", "error", err)
 	}
 }
 

@@ -45,8 +45,19 @@ func (s *shard) committed(work context.Context, done flushed) {
 			}
 		}
 	}
-	s.metrics.RunsOwned(len(s.runs))
-	s.metrics.WorkersBusy(s.atWork)
+	s.busy.Store(int32(s.atWork)) //nolint:gosec // bounded by what fits in memory
+	s.gauge()
+}
+
+// gauge sums up over the shards of the node.
+func (e *Engine) gauge() {
+	held, busy := 0, 0
+	for _, s := range e.shards {
+		held += int(s.held.Load())
+		busy += int(s.busy.Load())
+	}
+	e.metrics.RunsOwned(held)
+	e.metrics.WorkersBusy(busy)
 }
 
 // refuse evicts a run whose data Postgres did not take. It is loaded again once, from what is durable; refused
@@ -121,6 +132,7 @@ func (s *shard) start(work context.Context, h *holding, start flow.Start) {
 	h.hands = append(h.hands, hand{step: start.Step, gen: start.Gen, no: start.No, cancel: cancel})
 	s.atWork++
 	a := h.run.Attempt(start)
+	a.Deadline = time.Now().Add(a.Deadline.Sub(s.clock.now())) // workers go by this machine's clock
 	epoch := s.reign.Load()
 	go s.cfg.Worker.Do(ctx, a, func(r flow.Report) {
 		s.signal(arrival{report: &report{by: h, report: r, epoch: epoch}})
@@ -190,6 +202,8 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 		s.metrics.AttemptFinished(run.Stat(e.Step).Agent, run.LastClass(e.Step))
 	case flow.KindRunSucceeded, flow.KindRunFailed, flow.KindRunCancelled:
 		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
+	case flow.KindTurnAnswered, flow.KindCaseChosen, flow.KindOutcomeDiscarded, flow.KindRunFailing,
+		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed: // nothing is counted of these
 	}
 }
 

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type shard struct {
 	stopped    chan struct{} // closed when nothing takes arrivals any more
 	reign      atomic.Pointer[reign]
 	held       atomic.Int32 // runs in memory
+	busy       atomic.Int32 // attempts at work
 	backlog    atomic.Bool  // runs wait that no node had room for
 	checked    atomic.Int64 // when memory was last compared with the table
 	asides     chan aside
@@ -315,6 +317,9 @@ func (s *shard) abandon() {
 
 // failWaiting answers those who wait for a batch: err is nil where it was written.
 func (s *shard) failWaiting(b *batch, err error) {
+	if errors.Is(err, store.ErrLeaseLost) { // certainly not written
+		err = errNoLease()
+	}
 	for _, w := range b.waiting {
 		w.done <- err
 	}

@@ -15,6 +15,7 @@ const batchBytesMax = 256 << 20
 
 // batch encodes changes into the parameters of the commit statement. Its buffers are kept from batch to batch.
 type batch struct {
+	more  []byte // of the row at hand
 	have  parts
 	of    [partsCount]records
 	lease [16]byte
@@ -52,9 +53,7 @@ func (b *batch) encode(lease Lease, changes []Change) error {
 		if c.New != nil || c.Row != nil {
 			b.place(c)
 		}
-		for j := range c.Events {
-			b.event(c.Run, &c.Events[j])
-		}
+		b.events(c.Run, c.Events)
 		for _, id := range c.Eaten {
 			b.eaten(id)
 		}
@@ -119,19 +118,27 @@ func (b *batch) add(p part) *records {
 	return &b.of[p]
 }
 
-func (b *batch) event(run uuid.UUID, e *flow.Event) {
-	r := b.add(partEvent)
-	r.begin()
-	r.uuid(run)
-	r.time(e.At)
-	r.int4(int(e.Seq))
-	r.int2(e.Gen)
-	r.int2(e.Attempt)
-	r.int2(e.V)
-	r.text(string(e.Kind))
-	r.text(e.Step)
-	r.json(e.Body)
-	r.end()
+// events adds the events of a run: a row for each decision, which is told by its instant.
+func (b *batch) events(run uuid.UUID, events []flow.Event) {
+	for len(events) > 0 {
+		first := &events[0]
+		n := packed(events)
+		r := b.add(partEvent)
+		r.begin()
+		r.uuid(run)
+		r.time(first.At)
+		r.int4(int(first.Seq))
+		r.int2(first.Gen)
+		r.int2(first.Attempt)
+		r.int2(first.V)
+		r.text(string(first.Kind))
+		r.text(first.Step)
+		r.json(first.Body)
+		b.more = appendMore(b.more[:0], events[1:n])
+		r.json(b.more)
+		r.end()
+		events = events[n:]
+	}
 }
 
 func (b *batch) eaten(id int64) {

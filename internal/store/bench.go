@@ -169,9 +169,9 @@ func (a *appender) changes() ([]Change, error) {
 			return nil, fmt.Errorf("measure appends: %w", err)
 		}
 		c := Change{Run: run, Events: make([]flow.Event, min(left, rawEventsPerRun))}
-		for i := range c.Events {
+		for i := range c.Events { // an instant each: a row each
 			c.Events[i] = flow.Event{
-				Seq: int32(i + 1), At: now, Kind: flow.KindStepSucceeded, V: 1, Step: "step_01", Gen: 1, Attempt: 1, Body: a.body, //nolint:gosec // small
+				Seq: int32(i + 1), At: now.Add(time.Duration(i) * time.Microsecond), Kind: flow.KindStepSucceeded, V: 1, Step: "step_01", Gen: 1, Attempt: 1, Body: a.body, //nolint:gosec // small
 			}
 		}
 		if a.full {
@@ -199,7 +199,7 @@ func (c *Committer) appendBare(ctx context.Context, changes []Change) error {
 		if err := c.connect(ctx); err != nil {
 			return err
 		}
-		sql := `insert into event (run_id, at, seq, gen, attempt, v, kind, step, data) select * from unnest(` + placeholder(partEvent, 1) + `)`
+		sql := `insert into event (run_id, at, seq, gen, attempt, v, kind, step, data, more) select * from unnest(` + placeholder(partEvent, 1) + `)`
 		if _, err := c.conn.Prepare(ctx, "append", sql, nil); err != nil {
 			return fmt.Errorf("prepare append: %w", err)
 		}

@@ -13,12 +13,17 @@ import (
 	"github.com/fermata-run/fermata/internal/flow"
 )
 
-const eventColumns = `e.seq, e.at, e.kind, e.v, e.step, e.gen, e.attempt, e.data`
+const eventColumns = `e.seq, e.at, e.kind, e.v, e.step, e.gen, e.attempt, e.data, e.more`
 
 // HasEvent reports whether an event is durable.
 func (db *DB) HasEvent(ctx context.Context, run uuid.UUID, seq int32) (bool, error) {
-	return one(ctx, db.background, "look for event", pgx.RowTo[bool],
-		`select exists (select from event where run_id = $1 and seq = $2)`, run, seq)
+	scan := func(row pgx.CollectableRow) ([]flow.Event, error) { return scanEventsAfter(nil, row) }
+	rows, err := collect(ctx, db.background, "look for event", scan,
+		`select `+eventColumns+` from event e where run_id = $1 and seq <= $2 order by seq desc limit 1`, run, seq)
+	if err != nil || len(rows) == 0 {
+		return false, err
+	}
+	return rows[0][len(rows[0])-1].Seq >= seq, nil
 }
 
 // Logs reads the whole logs of some runs, each in order. Whoever asks bounds how much that is.
@@ -26,8 +31,8 @@ func (db *DB) Logs(ctx context.Context, runs []uuid.UUID) (map[uuid.UUID][]flow.
 	logs := make(map[uuid.UUID][]flow.Event, len(runs))
 	scan := func(row pgx.CollectableRow) (struct{}, error) {
 		var run uuid.UUID
-		e, err := scanEventAfter(row, &run)
-		logs[run] = append(logs[run], e)
+		events, err := scanEventsAfter(nil, row, &run)
+		logs[run] = append(logs[run], events...)
 		return struct{}{}, err
 	}
 	// Run by run, so that each is looked up in its own partition only, and comes out in the order of the key.
@@ -47,12 +52,18 @@ func (db *DB) Logs(ctx context.Context, runs []uuid.UUID) (map[uuid.UUID][]flow.
 
 func bySeq(a, b flow.Event) int { return int(a.Seq) - int(b.Seq) }
 
-// Events reads the events of a tenant's run after a number, in order.
+// Events reads the events of a tenant's run after a number, in order. The page begins with the row that holds the
+// first of them.
 func (db *DB) Events(ctx context.Context, tenant, run uuid.UUID, after int32, limit int) ([]flow.Event, error) {
-	return db.events(ctx,
+	limit = min(limit, rowsMax)
+	list, err := db.events(ctx,
 		`select `+eventColumns+` from run r
-		left join lateral (select * from event where run_id = r.id and seq > $3 order by seq limit $4) e on true
-		where r.id = $1 and r.tenant_id = $2 order by e.seq`, run, tenant, after, min(limit, rowsMax))
+		left join lateral (select * from event where run_id = r.id
+			and seq >= coalesce((select max(seq) from event where run_id = r.id and seq <= $3 + 1), 0)
+			order by seq limit $4) e on true
+		where r.id = $1 and r.tenant_id = $2 order by e.seq`, run, tenant, after, limit)
+	list = slices.DeleteFunc(list, func(e flow.Event) bool { return e.Seq <= after })
+	return list[:min(len(list), limit)], err
 }
 
 // LastEvent reads the newest event of a tenant's run.
@@ -67,39 +78,40 @@ func (db *DB) LastEvent(ctx context.Context, tenant, run uuid.UUID) (flow.Event,
 	if err != nil {
 		return flow.Event{}, err
 	}
-	return list[0], nil
+	return list[len(list)-1], nil
 }
 
 // events runs a query that answers no row when the run is not the tenant's, and one of nulls when it has no events.
 func (db *DB) events(ctx context.Context, sql string, args ...any) ([]flow.Event, error) {
-	scan := func(row pgx.CollectableRow) (flow.Event, error) {
-		if row.RawValues()[0] == nil {
-			return flow.Event{}, nil
+	var list []flow.Event
+	scan := func(row pgx.CollectableRow) (_ struct{}, err error) {
+		if row.RawValues()[0] != nil {
+			list, err = scanEventsAfter(list, row)
 		}
-		return scanEventAfter(row)
+		return struct{}{}, err
 	}
-	list, err := collect(ctx, db.api, "read events", scan, sql, args...)
+	rows, err := collect(ctx, db.api, "read events", scan, sql, args...)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) == 0 {
+	if len(rows) == 0 {
 		return nil, errNoRun()
-	}
-	if list[0].Seq == 0 {
-		return nil, nil
 	}
 	return list, nil
 }
 
-// scanEventAfter reads the columns of an event that stand after some others.
-func scanEventAfter(row pgx.CollectableRow, before ...any) (e flow.Event, err error) {
-	var body string
-	err = row.Scan(append(before, &e.Seq, &e.At, &e.Kind, &e.V, &e.Step, &e.Gen, &e.Attempt, &body)...)
+// scanEventsAfter reads the events of a row, whose columns stand after some others, to the end of a list.
+func scanEventsAfter(list []flow.Event, row pgx.CollectableRow, before ...any) ([]flow.Event, error) {
+	var e flow.Event
+	var body, more string
+	if err := row.Scan(append(before, &e.Seq, &e.At, &e.Kind, &e.V, &e.Step, &e.Gen, &e.Attempt, &body, &more)...); err != nil {
+		return nil, err
+	}
 	e.At = e.At.UTC()
 	if body != "" {
 		e.Body = json.RawMessage(body)
 	}
-	return e, err
+	return unpack(list, e, more)
 }
 
 // partitionsPeriod is how long partitions are known to be made: they are made a month ahead.

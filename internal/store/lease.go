@@ -82,7 +82,7 @@ func (db *DB) CloseExpired(ctx context.Context, sweeper Lease, ttl time.Duration
 			update lease set epoch = epoch + 1, closed_at = now() from x where lease.id = x.id returning lease.id`,
 			sweeper.ID, sweeper.Epoch, ttl)
 		if isNoRows(err) {
-			return closed, db.freeStuckLeases(ctx)
+			return closed, db.freeStuckLeases(ctx, stuckAfter)
 		}
 		if err != nil {
 			return closed, err
@@ -96,7 +96,7 @@ const stuckAfter = 2 * time.Second
 
 // freeStuckLeases ends server processes that hold an expired lease and wait for a client that may never speak again:
 // half a batch was sent. One that waits for a synchronous replica is left alone: its commit is on its way.
-func (db *DB) freeStuckLeases(ctx context.Context) error {
+func (db *DB) freeStuckLeases(ctx context.Context, after time.Duration) error {
 	// Materialized: ending a process must not be tried before it is known to hold a lease.
 	ended, err := collect(ctx, db.background, "free stuck leases", pgx.RowTo[int32],
 		`with stuck as materialized (
@@ -106,7 +106,7 @@ func (db *DB) freeStuckLeases(ctx context.Context) error {
 			where l.closed_at is null and l.until < now() and a.pid <> pg_backend_pid()
 				and a.wait_event_type = 'Client'
 				and greatest(a.state_change, a.query_start) < now() - $1::interval)
-		select pid from stuck where pg_terminate_backend(pid)`, stuckAfter)
+		select pid from stuck where pg_terminate_backend(pid)`, after)
 	if err != nil {
 		return err
 	}

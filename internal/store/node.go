@@ -36,7 +36,7 @@ func (db *DB) Register(ctx context.Context, n Node) error {
 	for _, id := range former { // each in its own transaction; waits for a batch in flight
 		if _, err := exec(ctx, db.background, "close former lease",
 			`update lease set epoch = epoch + 1, closed_at = now() where id = $1 and closed_at is null`, id); err != nil {
-			return errors.Join(err, db.freeStuckLeases(ctx))
+			return errors.Join(err, db.freeStuckLeases(ctx, stuckAfter))
 		}
 	}
 	_, err = exec(ctx, db.background, "forget former nodes",

@@ -63,7 +63,7 @@ var partSQL = [partsCount]string{
 	from f, unnest(%s) u
 	where run.id = u.id and run.owner is not distinct from f.id returning 1)`,
 
-	partEvent: `e as (insert into event (run_id, at, seq, gen, attempt, v, kind, step, data)
+	partEvent: `e as (insert into event (run_id, at, seq, gen, attempt, v, kind, step, data, more)
 	select u.* from f, unnest(%s) u)`,
 
 	partEaten: `x as (delete from inbox using f, unnest(%s) u(id) where inbox.id = u.id)`,
