@@ -171,7 +171,7 @@ func lookAt(s *screen, remote *remote, run *client.Run) {
 		{"its log, as it happened", "curl -sN -H 'Accept: text/event-stream' " + remote.link(run.Links.Events)},
 		{"tokens and money", "curl -s " + remote.link("/metrics") + " | grep '^fermata_llm'"},
 		{"the contract", "curl -s " + remote.link("/openapi.yaml")},
-		{"a run that fails and is resumed", "fermata run -f examples/resume.yaml -i topic=Tides" + remote.flag()},
+		{"a run that fails and is resumed", program() + " run -f examples/resume.yaml -i topic=Tides" + remote.flag()},
 	} {
 		s.print("  %-32s %s", line.what, line.command)
 	}

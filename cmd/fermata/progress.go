@@ -231,7 +231,7 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 	case flow.KindStepFailed:
 		return p.settle(e, s, client.StepStatusFailed, failure(d.Class, d.Message, ""))
 	case flow.KindStepSkipped:
-		return p.settle(e, s, client.StepStatusSkipped, d.Reason)
+		return p.settle(e, s, client.StepStatusSkipped, whySkipped(d.Reason))
 	case flow.KindStepCancelled:
 		return p.settle(e, s, client.StepStatusCancelled, d.Reason)
 	case flow.KindAttemptFailed:
@@ -272,6 +272,17 @@ func (p *progress) line(e *client.Event, who, word string, parts ...string) stri
 		}
 	}
 	return strings.TrimRight(fmt.Sprintf("%s  %-16s %-11s%s", e.At.Local().Format("15:04:05.000"), who, word, strings.Join(said, " · ")), " ")
+}
+
+// whySkipped says a skip's reason in words.
+func whySkipped(reason string) string {
+	switch reason {
+	case "when":
+		return "its condition did not hold"
+	case "switch":
+		return "another case was chosen"
+	}
+	return reason
 }
 
 // failure says what went wrong, and where if that is not plain.

@@ -55,7 +55,7 @@ draft            started
 draft            retrying   rate_limited: slow down · again in 500ms
 draft            started    attempt 2
 draft            succeeded  1.2s · 1,234 tokens, $0.0123, simulated · confidence 82
-review           skipped    when
+review           skipped    its condition did not hold
 publish          started
 publish          failed     98ms · tool_error: no
 run              failing    at publish: tool_error: no
@@ -96,7 +96,7 @@ func TestLiveDrawing(t *testing.T) {
 	got := strings.NewReplacer("\r\x1b[2K", "", "\x1b[4A", "<up 4>\n").Replace(screens[len(screens)-2])
 	want := `<up 4>
  ✓ draft    succeeded  1.2s · attempt 2 · 1,234 tokens, $0…
- ◌ review   skipped    when
+ ◌ review   skipped    its condition did not hold
  ✕ publish  failed     98ms · tool_error: no
  [████████████████████] running 3/3 steps · 1,234 tokens, …
 `

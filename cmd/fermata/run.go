@@ -127,6 +127,6 @@ func showAccepted(s *screen, remote *remote, accepted *client.RunAccepted) error
 		return s.showJSON(accepted)
 	}
 	s.print("%s  %s", accepted.ID, accepted.Status)
-	s.say("follow it:  fermata watch %s%s", accepted.ID, remote.flag())
+	s.say("follow it:  %s watch %s%s", program(), accepted.ID, remote.flag())
 	return nil
 }

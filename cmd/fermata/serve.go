@@ -100,7 +100,7 @@ func (c *devCommand) Run(ctx context.Context, s *screen) error {
 	m := NewMain(cfg)
 	m.warnSimulated()
 	go announce(ctx, s, m, func() {
-		s.print("\nnext:  fermata run -f examples/qc-deliverable.yaml -i task=@examples/briefs/cold-chain.txt%s", urlFlag(m.URL()))
+		s.print("\nnext:  %s run -f examples/qc-deliverable.yaml -i task=@examples/briefs/cold-chain.txt%s", program(), urlFlag(m.URL()))
 		s.print("stop:  Ctrl-C")
 	})
 	return m.Run(ctx)
@@ -112,6 +112,9 @@ func (m *Main) warnSimulated() {
 		m.cfg.Log.Warn("no model provider is configured: models are simulated (OPENAI_API_KEY, or --config)")
 	}
 }
+
+// program is how this one was called, to be said in commands that can be copied.
+func program() string { return os.Args[0] }
 
 func urlFlag(url string) string {
 	if url == defaultURL {

@@ -151,7 +151,7 @@ func showRun(s *screen, remote *remote, run *client.Run) error {
 		showValue(s, run.Output)
 	}
 	if run.Status == client.RunStatusFailed {
-		s.say("\nlet it go on:  fermata resume %s%s", run.ID, remote.flag())
+		s.say("\nlet it go on:  %s resume %s%s", program(), run.ID, remote.flag())
 	}
 	return nil
 }
@@ -209,7 +209,9 @@ func stepNote(step client.Step) string {
 	case step.Error.Class != "":
 		return failure(step.Error.Class, step.Error.Message, "")
 	case step.Skipped != "":
-		return step.Skipped
+		return whySkipped(step.Skipped)
+	case step.ByHand:
+		return "set by hand"
 	case step.Confidence != nil:
 		return fmt.Sprintf("confidence %g", *step.Confidence)
 	}

@@ -39,6 +39,9 @@ func (r Rate) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
 func parseRate(s string) (Rate, error) {
 	whole, frac, _ := strings.Cut(s, ".")
+	if whole == "" {
+		return 0, fmt.Errorf("%q is no price; free is 0", s)
+	}
 	if len(frac) > 6 {
 		return 0, fmt.Errorf("%q has more than six decimals", s)
 	}

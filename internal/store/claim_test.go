@@ -141,6 +141,27 @@ func TestClaimWhatIsClaimable(t *testing.T) {
 	}
 }
 
+// The ways of being claimable do not count, only priority and age do.
+func TestClaimTheMostUrgentOfAll(t *testing.T) {
+	db := open(t)
+	s := newShard(t, db)
+	queued := submit(t, s, flow.RunStatusQueued)
+	past := time.Now().Add(-time.Second)
+	var parked []uuid.UUID
+	for _, priority := range []int{5, 9} {
+		run := submit(t, s, flow.RunStatusRunning, func(n *NewRun) { n.Priority = priority })
+		if err := s.commit(t.Context(), Change{Run: run, Row: &Row{Status: flow.RunStatusWaiting, Release: true, WakeAt: &past, Format: format}}); err != nil {
+			t.Fatal(err)
+		}
+		parked = append(parked, run)
+	}
+	for _, want := range []uuid.UUID{parked[1], queued, parked[0]} {
+		if got := claimed(must(db.Claim(t.Context(), s.Lease, 1, format))(t)); !cmp.Equal(got, []uuid.UUID{want}) {
+			t.Errorf("claimed %v, want %s", got, want)
+		}
+	}
+}
+
 // Of the runs that saw nodes die only one is claimed at once, beside the others.
 func TestClaimSuspectsOneByOne(t *testing.T) {
 	db := open(t)
