@@ -90,8 +90,8 @@ create table run (
 
 -- Serves claims: runs ready for any node, by priority and age; those that saw nodes die come one at a time.
 create index run_claim on run (crashes, priority desc, id) where owner is null and status in ('queued', 'cancelling');
--- Serves claims: parked runs whose time has come.
-create index run_wake on run (wake_at) where status = 'waiting';
+-- Serves claims: parked runs whose time has come, priority by priority.
+create index run_wake on run (priority, wake_at) where status = 'waiting';
 -- Serves takeover, reconciliation and the count of runs at work: the runs of a lease.
 create index run_owner on run (owner) where owner is not null;
 -- Serves the count of quarantined runs.

@@ -3,6 +3,7 @@ package e2e
 import (
 	"flag"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -109,5 +110,53 @@ func TestValidateShowsEveryProblem(t *testing.T) {
 	}
 	if in := command(t, string(piped), nil, "validate", "-f", "-").want(t, 1); in.out != strings.ReplaceAll(r.out, broken, "-") {
 		t.Errorf("from standard input:\n%s", in.out)
+	}
+}
+
+// What the README shows must work as it stands there.
+func TestReadmeWorkflowRuns(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root(), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(readme), "```yaml\nspec: workflow/v1\n")
+	definition, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatal("the README shows no workflow")
+	}
+	s := serviceFor(t)
+	r := command(t, "spec: workflow/v1\n"+definition, []string{"FERMATA_URL=" + s.url}, "run", "-o", "json", "--wait", "-f", "-", "-i", "who=Ada").want(t, 0)
+	if run := decode[shownRun](t, r.out); !strings.Contains(string(run.Output), ` — Fermata"`) {
+		t.Errorf("%s", run.Output)
+	}
+}
+
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(root(), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	help := fermata(t, "--help").want(t, 0).out
+	for line := range strings.Lines(help) {
+		name, _, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !strings.HasPrefix(line, "  ") || strings.HasPrefix(line, "   ") || strings.HasPrefix(name, "-") || name == "version" {
+			continue
+		}
+		if !strings.Contains(string(readme), "`fermata "+name) && !strings.Contains(string(readme), "`"+name) {
+			t.Errorf("the README does not name `fermata %s`", name)
+		}
+	}
+}
+
+func TestMakeListsItsTargets(t *testing.T) {
+	c := exec.CommandContext(t.Context(), "make", "--no-print-directory")
+	c.Dir = root()
+	out, err := c.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	targets := strings.Count(string(out), "\n")
+	if targets < 8 || targets > 15 || !strings.Contains(string(out), "demo ") || !strings.Contains(string(out), "test ") {
+		t.Errorf("%d targets:\n%s", targets, out)
 	}
 }

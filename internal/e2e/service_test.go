@@ -231,3 +231,25 @@ func TestMigrateSaysWhereTheSchemaStands(t *testing.T) {
 	command(t, "", []string{"DATABASE_URL=" + url}, "migrate", "up").want(t, 0)
 	command(t, "", nil, "migrate", "status").want(t, 2)
 }
+
+// Who signals twice does not want to wait for the drain.
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	other := serviceFor(t)
+	node, err := startService(dataDir, "--drain-timeout", "1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := submitSleeper(t, node, "1h")
+	if err := node.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	awaitLogged(t, node, "draining", "limit")
+	if code, _ := node.get(t, "/readyz"); code != 503 {
+		t.Errorf("/readyz of a node that drains: %d", code)
+	}
+	node.end(syscall.SIGTERM)
+	if status, ok := node.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("ended as %v", node.cmd.ProcessState)
+	}
+	other.fermata(t, "cancel", id).want(t, 0)
+}

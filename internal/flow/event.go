@@ -76,7 +76,7 @@ type Attempt struct {
 	Turns    []Turn          // answered before a crash, in order: not to be bought again
 	Feedback string          // why the attempt before failed, if the step's retry tells it
 	Key      string          // idempotency key of the step's side effects: the same across attempts
-	Deadline time.Time       // of what surrounds the step (container, run); zero: none. Step.Timeout comes besides
+	Deadline time.Time       // of what surrounds the step (container, run), by the clock of the machine that works on it; Step.Timeout comes besides
 }
 
 // Prompted is the rendered input of an agent step.

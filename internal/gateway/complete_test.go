@@ -266,8 +266,12 @@ func TestMaxTokens(t *testing.T) {
 		model     string
 		set, want int
 	}{
-		{"gpt-4o", 0, TokensDefault}, {"gpt-4o", 100, 100}, {"gpt-4o", 1_000_000, 16_384},
-		{"gpt-5.1", 0, TokensReasoningDefault}, {"own", 0, TokensDefault}, {"own", 1_000_000, 1_000_000},
+		{"gpt-4o", 0, TokensDefault},
+		{"gpt-4o", 100, 100},
+		{"gpt-4o", 1_000_000, 16_384},
+		{"gpt-5.1", 0, TokensReasoningDefault},
+		{"own", 0, TokensDefault},
+		{"own", 1_000_000, 1_000_000},
 	} {
 		ask := question()
 		ask.MaxTokens = c.set

@@ -168,10 +168,17 @@ func TestOwnPrices(t *testing.T) {
 
 func TestPriceTableIsChecked(t *testing.T) {
 	for _, c := range []struct{ rows, message string }{
-		{"a,,0,x,,,1,s,2026-01-01", "input"}, {"a,,0,1,,,,s,2026-01-01", "output"}, {"a,,0,-1,,,1,s,2026-01-01", "input"},
-		{"a,,0,1,,,1,,2026-01-01", "source"}, {",,0,1,,,1,s,2026-01-01", "model"}, {"a,,0,1,,,1,s,yesterday", "checked"},
-		{"a,2026-13-01,0,1,,,1,s,2026-01-01", "effective_from"}, {"a,,many,1,,,1,s,2026-01-01", "context_over"}, {"a,,200000,1,,,1,s,2026-01-01", "begins at 0"},
-		{"a,,0,1,,,1,s,2026-01-01\na,,0,2,,,1,s,2026-01-01", "priced twice"}, {"a,,0,1,,1,s,2026-01-01", "wrong number of fields"},
+		{"a,,0,x,,,1,s,2026-01-01", "input"},
+		{"a,,0,1,,,,s,2026-01-01", "output"},
+		{"a,,0,-1,,,1,s,2026-01-01", "input"},
+		{"a,,0,1,,,1,,2026-01-01", "source"},
+		{",,0,1,,,1,s,2026-01-01", "model"},
+		{"a,,0,1,,,1,s,yesterday", "checked"},
+		{"a,2026-13-01,0,1,,,1,s,2026-01-01", "effective_from"},
+		{"a,,many,1,,,1,s,2026-01-01", "context_over"},
+		{"a,,200000,1,,,1,s,2026-01-01", "begins at 0"},
+		{"a,,0,1,,,1,s,2026-01-01\na,,0,2,,,1,s,2026-01-01", "priced twice"},
+		{"a,,0,1,,1,s,2026-01-01", "wrong number of fields"},
 	} {
 		_, err := New(Config{Prices: []byte(header + c.rows + "\n")})
 		if err == nil || !strings.Contains(err.Error(), c.message) {

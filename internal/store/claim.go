@@ -39,9 +39,10 @@ suspect as materialized (
 	where owner is null and status in ('queued', 'cancelling') and crashes > 0 and format <= $4 and exists (select from f)
 	order by crashes, priority desc, id limit 1 for no key update skip locked),
 due as materialized (
-	select id, priority, crashes from run
-	where status = 'waiting' and wake_at <= now() and format <= $4 and exists (select from f)
-	order by wake_at limit $3 for no key update skip locked),
+	select r.* from generate_series(9, 0, -1) p cross join lateral (
+		select id, priority, crashes from run
+		where status = 'waiting' and priority = p and wake_at <= now() and format <= $4 and exists (select from f)
+		order by wake_at limit $3 for no key update skip locked) r limit $3),
 told as materialized (
 	select id, priority, crashes from run
 	where id = any (array(

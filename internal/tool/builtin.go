@@ -4,7 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"regexp"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -124,13 +125,14 @@ func read(args json.RawMessage, into any) error {
 	return nil
 }
 
-// textError drops the package and Go names from what encoding/json says.
-type textError string
-
-func (e textError) Error() string { return string(e) }
-
-var goNames = regexp.MustCompile(` of type \S+$| into Go (struct field \S+|value)`)
-
+// errText says what is wrong with args in the words of JSON, not of Go.
 func errText(err error) error {
-	return textError(goNames.ReplaceAllString(strings.TrimPrefix(err.Error(), "json: "), ""))
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong) && wrong.Field == "":
+		return fmt.Errorf("the args must be an object, not %s", wrong.Value)
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%s cannot be %s", wrong.Field, wrong.Value)
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }

@@ -44,7 +44,7 @@ func TestBuiltins(t *testing.T) {
 		{RefSleep, `{"secs":1}`, 1, "", `invalid_request: sleep: unknown field "secs"`},
 		{RefSleep, `{"seconds":-1}`, 1, "", "invalid_request: sleep: seconds must be"},
 		{RefSleep, `{"seconds":1e300}`, 1, "", "invalid_request: sleep: seconds must be"},
-		{RefSleep, `{"seconds":"1"}`, 1, "", "invalid_request: sleep: cannot unmarshal string"},
+		{RefSleep, `{"seconds":"1"}`, 1, "", "invalid_request: sleep: seconds cannot be string"},
 		{RefSleep, `{"duration":"soon"}`, 1, "", "invalid_request: sleep: duration must be"},
 		{RefSleep, `{"duration":"-1s"}`, 1, "", "invalid_request: sleep: duration must be"},
 
@@ -56,7 +56,7 @@ func TestBuiltins(t *testing.T) {
 		{RefFail, `{"class":"cancelled"}`, 1, "", `invalid_request: fail: class "cancelled" is none of`},
 		{RefFail, `{"class":"outcome_unknown"}`, 1, "", `invalid_request: fail: class "outcome_unknown" is none of`},
 		{RefFail, `{"class":"oops"}`, 1, "", `invalid_request: fail: class "oops" is none of`},
-		{RefFail, `[]`, 1, "", "invalid_request: fail: cannot unmarshal array"},
+		{RefFail, `[]`, 1, "", "invalid_request: fail: the args must be an object, not array"},
 
 		{"builtin:rm", `{}`, 1, "", `not_found: there is no tool "builtin:rm"`},
 	} {

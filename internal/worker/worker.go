@@ -51,7 +51,7 @@ type Config struct {
 	Metrics   Metrics
 	Log       *slog.Logger
 	AgentsMax int // agents at work at once: 20,000; the others wait, and their timeout does not run
-	// Now is the clock that Attempt.Deadline is read against: the database's, where it differs from ours. time.Now.
+	// Now is the clock that Attempt.Deadline is read against: time.Now, unless a test brings another.
 	Now func() time.Time
 }
 

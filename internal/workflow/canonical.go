@@ -33,8 +33,9 @@ func (n *node) appendCanonical(out []byte) []byte {
 			out = m.value.appendCanonical(out)
 		}
 		return append(out, '}')
+	default:
+		return append(out, "null"...)
 	}
-	return append(out, "null"...)
 }
 
 func hashOf(canonical []byte) Hash { return sha256.Sum256(canonical) }

@@ -40,8 +40,12 @@ type compiler struct {
 	drafts     []*draftStep // in the order of Workflow.Steps
 	sequential bool
 
-	exprs   map[exprKey]*draftExpr
-	sites   []*site // every place an expression stands
+	exprs map[exprKey]*draftExpr
+	sites []*site // every place an expression stands
+
+	exprBytes int
+	exprsOver bool // a limit of the expressions is broken, and reported
+
 	objects *objects
 	envs    [placesMax]*environment
 }

@@ -163,9 +163,7 @@ func (d *decoder) more(end byte) (bool, error) {
 func (d *decoder) text() (string, error) {
 	d.i++
 	start := d.i
-	for d.i < len(d.raw) && plainByte[d.raw[d.i]] {
-		d.i++
-	}
+	d.i += plainRun(d.raw[d.i:])
 	if d.peek() == '"' && d.i < len(d.raw) {
 		s := string(d.raw[start:d.i])
 		d.i++
@@ -187,9 +185,7 @@ func (d *decoder) text() (string, error) {
 			return "", d.fail("a control character in a string")
 		case c < utf8.RuneSelf:
 			start := d.i
-			for d.i < len(d.raw) && plainByte[d.raw[d.i]] {
-				d.i++
-			}
+			d.i += plainRun(d.raw[d.i:])
 			out = append(out, d.raw[start:d.i]...)
 		default:
 			r, size := utf8.DecodeRune(d.raw[d.i:])

@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"fmt"
 	"strings"
 
 	"cel.dev/cel-go/cel"
@@ -78,10 +79,14 @@ func (c *compiler) expression(n *node, start int, source string, o owner) *Expr 
 	case len(trimmed) > ExpressionBytesMax:
 		c.p.add(at(), codeLimit, "the expression has %d bytes; the limit is %d", len(trimmed), ExpressionBytesMax)
 		return nil
-	case len(c.sites) >= ExpressionsMax:
-		c.p.add(at(), codeLimit, "there are more than %d expressions", ExpressionsMax)
+	case len(c.sites) >= ExpressionsMax || c.exprBytes+len(trimmed) > ExpressionBytesTotalMax:
+		if !c.exprsOver {
+			c.p.add(at(), codeLimit, "there are more than %d expressions, or more than %d bytes of them", ExpressionsMax, ExpressionBytesTotalMax)
+		}
+		c.exprsOver = true
 		return nil
 	}
+	c.exprBytes += len(trimmed)
 	key := exprKey{o.place, trimmed}
 	d := c.exprs[key]
 	if d == nil {
@@ -104,6 +109,9 @@ func (d *draftExpr) parse() {
 	}
 	d.ast = parsed
 	d.reads = readsOf(parsed.NativeRep().Expr())
+	if d.reads.loops > ExpressionLoopsMax {
+		d.fault(0, codeLimit, fmt.Sprintf("the expression has %d macros (map, filter, all …); the limit is %d", d.reads.loops, ExpressionLoopsMax), "")
+	}
 	for _, m := range d.reads.misuse {
 		d.fault(d.offsetOf(m.at), codeExprPlace, m.detail, m.edit)
 	}
@@ -150,6 +158,9 @@ func (d *draftExpr) find(id int64) ast.Expr {
 
 // report shows the faults of an expression where it is written.
 func (c *compiler) report(s *site) {
+	if c.p.full() {
+		return
+	}
 	for _, f := range s.draft.faults {
 		c.p.suggest(c.locate(s.node, s.start, f.offset), f.edit, f.code, "%s", f.detail)
 	}

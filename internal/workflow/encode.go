@@ -32,15 +32,36 @@ var plainByte = func() (t [256]bool) {
 	return t
 }()
 
+// plainRun counts the bytes at the start of s that stand for themselves in a JSON string, eight at a time.
+func plainRun[T string | []byte](s T) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		w := uint64(s[i]) | uint64(s[i+1])<<8 | uint64(s[i+2])<<16 | uint64(s[i+3])<<24 |
+			uint64(s[i+4])<<32 | uint64(s[i+5])<<40 | uint64(s[i+6])<<48 | uint64(s[i+7])<<56
+		quote, escape := w^'"'*ones, w^'\\'*ones
+		if (w|(w-' '*ones)&^w|(quote-ones)&^quote|(escape-ones)&^escape)&tops != 0 {
+			break
+		}
+	}
+	for i < len(s) && plainByte[s[i]] {
+		i++
+	}
+	return i
+}
+
 // appendQuoted writes a JSON string. HTML is not escaped. A lone surrogate, which Decode keeps in its own encoding, is
 // written as the escape it came from; other invalid UTF-8 becomes U+FFFD.
 func appendQuoted(out []byte, s string) []byte {
-	out = append(out, '"')
+	return append(appendEscaped(append(out, '"'), s), '"')
+}
+
+// appendEscaped writes what stands between the quotes of a JSON string.
+func appendEscaped(out []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
-		if plainByte[s[i]] {
-			i++
-			continue
+		if i += plainRun(s[i:]); i == len(s) {
+			break
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r >= utf8.RuneSelf && (r != utf8.RuneError || size > 1) {
@@ -52,8 +73,7 @@ func appendQuoted(out []byte, s string) []byte {
 		i += size
 		start = i
 	}
-	out = append(out, s[start:]...)
-	return append(out, '"')
+	return append(out, s[start:]...)
 }
 
 // appendEscape writes what cannot stand for itself at the start of s, and answers how many bytes of s that was.

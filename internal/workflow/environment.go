@@ -15,8 +15,12 @@ import (
 const (
 	// ExpressionCostMax bounds one evaluation, in units of about 100 ns.
 	ExpressionCostMax = 200_000
-	// ExpressionsMax bounds the expressions of one definition.
-	ExpressionsMax = 10_000
+	// ExpressionLoopsMax bounds the macros (map, filter, all …) of one expression: the types of nested results grow
+	// with each.
+	ExpressionLoopsMax = 32
+	// ExpressionsMax and ExpressionBytesTotalMax bound the expressions of one definition.
+	ExpressionsMax          = 10_000
+	ExpressionBytesTotalMax = 256 << 10
 
 	expressionDepthMax = 100
 	expressionNodesMax = 10_000

@@ -9,7 +9,8 @@ import (
 
 // Fill sets what is absent from a value to the schema's defaults: in objects, nested ones, entries of lists, and
 // through references and allOf. A default is taken as it is, its own objects are filled as well. Where nothing is
-// absent the value comes back unchanged. The error says that the value is not JSON.
+// absent the value comes back unchanged. The error says that the value is not JSON, or that filling it
+// takes too many steps.
 func (s *Schema) Fill(value json.RawMessage) (json.RawMessage, error) {
 	v, err := decodeExact(value)
 	if err != nil {
@@ -18,8 +19,11 @@ func (s *Schema) Fill(value json.RawMessage) (json.RawMessage, error) {
 	if !s.defaults {
 		return value, nil
 	}
-	f := &filler{root: s.root}
+	f := &filler{root: s.root, left: checkStepsMax}
 	v = f.fill(s.root, v, 0)
+	if f.left <= 0 {
+		return nil, tooComplex{}
+	}
 	if !f.filled {
 		return value, nil
 	}
@@ -51,6 +55,7 @@ func hasDefaults(v any) bool {
 type filler struct {
 	root   any
 	filled bool
+	left   int // steps: what refers to itself twice takes a power of the depth
 }
 
 // fillDepthMax ends the filling of a value whose schema refers to itself.
@@ -58,7 +63,7 @@ const fillDepthMax = 64
 
 func (f *filler) fill(schema, value any, depth int) any {
 	s, ok := schema.(map[string]any)
-	if !ok || depth > fillDepthMax {
+	if f.left--; !ok || depth > fillDepthMax || f.left <= 0 {
 		return value
 	}
 	if ref, ok := s["$ref"].(string); ok {

@@ -82,7 +82,7 @@ func guardReplace(args []ref.Val) error {
 	s, _ := args[0].(types.String)
 	old, _ := args[1].(types.String)
 	fresh, _ := args[2].(types.String)
-	if len(s)+(strings.Count(string(s), string(old)))*max(len(fresh)-len(old), 0) > valueBytesMax {
+	if len(s)+strings.Count(string(s), string(old))*max(len(fresh)-len(old), 0) > valueBytesMax {
 		return errTextTooLong
 	}
 	return nil
@@ -105,7 +105,7 @@ func guardJoin(args []ref.Val) error {
 }
 
 func guardFormat(args []ref.Val) error {
-	if w := weigh(args[1]); w.bytes+w.nodes > valueBytesMax {
+	if w := weigh(args[1]); w.bytes+w.nodes+w.plain > valueBytesMax {
 		return errTextTooLong
 	}
 	return nil
@@ -126,14 +126,14 @@ func guardPairs(args []ref.Val) error {
 	return nil
 }
 
-// weight is how much there is to walk through in a value.
-type weight struct{ nodes, bytes int }
+// weight is how much there is to walk through in a value: what expressions made, what came from outside, text.
+type weight struct{ nodes, plain, bytes int }
 
 // units are what the walk costs, compared with one step of an evaluation.
-func (w weight) units() int { return 1 + w.nodes/8 + w.bytes/128 }
+func (w weight) units() int { return 1 + w.nodes/2 + w.plain/8 + w.bytes/128 }
 
-// weighMax ends a weighing: nothing that is allowed weighs more. A value may hold the same part many times.
-const weighMax = 4_000_000
+// weighMax ends a weighing: what weighs more costs too much. A value may hold the same part many times.
+const weighMax = 2*ExpressionCostMax + 1
 
 func weigh(v ref.Val) weight {
 	var w weight
@@ -178,7 +178,7 @@ func (w *weight) add(v ref.Val) {
 }
 
 func (w *weight) native(v any) {
-	w.nodes++
+	w.plain++
 	switch v := v.(type) {
 	case string:
 		w.bytes += len(v)
@@ -206,6 +206,9 @@ const constructed = "@constructed"
 // CallCost implements cost.ActualCostEstimator.
 func (prices) CallCost(function, _ string, args []ref.Val, result ref.Val) *uint64 {
 	total := 1
+	if types.IsUnknownOrError(result) {
+		function = operators.Index // refused before it did anything
+	}
 	switch function {
 	case operators.Add:
 		switch r := result.(type) {
@@ -279,6 +282,9 @@ const (
 
 // compileRegex compiles a pattern that is not too large.
 func compileRegex(pattern string) (*regexp.Regexp, int, error) {
+	if len(pattern) > 4*regexSizeMax {
+		return nil, 0, fmt.Errorf("the regular expression is too large (%d bytes; the limit is %d)", len(pattern), 4*regexSizeMax)
+	}
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		return nil, 0, err

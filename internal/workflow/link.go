@@ -35,11 +35,12 @@ func (c *compiler) link() {
 func (c *compiler) linkNeed(d *draftStep, n *node, edges map[int]bool) {
 	other := c.w.byPath[n.text]
 	switch {
+	case c.p.full():
 	case other == nil:
 		tail, edit := didYouMean(n.text, keysOf(c.w.byPath))
 		c.p.suggest(n.spot(), edit, codeUnknownStep, "there is no step %q%s", clip(n.text), tail)
 	case other.Section != d.step.Section:
-		c.p.add(n.spot(), codeSection, "%q is a step of %s; a step of %s cannot need it", n.text, sectionKey(other.Section), sectionKey(d.step.Section))
+		c.p.add(n.spot(), codeSection, "%q is listed under %s; a step under %s cannot need it", n.text, sectionKey(other.Section), sectionKey(d.step.Section))
 	case other == d.step:
 		c.p.add(n.spot(), codeCycle, "a step cannot need itself: %s → %s", n.text, n.text)
 	case d.within(c.drafts[other.Index]):
@@ -102,6 +103,9 @@ func sectionKey(s Section) string {
 	return [...]string{SectionMain: "steps", SectionOnFailure: "on_failure", SectionFinally: "finally"}[s]
 }
 
+// cyclesShownMax bounds the cycles that are reported: mending one often mends others.
+const cyclesShownMax = 10
+
 // A step is two nodes of the graph of waiting: its opening and its closing. A leaf closes after it opens; a container
 // opens before everything inside, and closes after it.
 type order struct {
@@ -121,7 +125,7 @@ func (c *compiler) inOrder() []int {
 	for i := range c.drafts {
 		o.visit(closing(i))
 	}
-	for _, cycle := range o.cycles {
+	for _, cycle := range o.cycles[:min(len(o.cycles), cyclesShownMax)] {
 		c.reportCycle(cycle)
 	}
 	return o.done

@@ -10,7 +10,7 @@ const candidatesMax = 12
 
 // nearest finds the name most likely meant: at most a third of its letters differ. Empty: none is near.
 func nearest(name string, known []string) string {
-	best, bestDistance := "", len(name)/3+2
+	best, bestDistance := "", max(1, len(name)/3)+1
 	for _, k := range known {
 		d := distance(strings.ToLower(name), strings.ToLower(k), bestDistance)
 		if d < bestDistance && d < max(len(name), len(k)) {
@@ -35,12 +35,17 @@ func didYouMean(name string, known []string) (tail, edit string) {
 	return "; there is " + strings.Join(known, ", "), ""
 }
 
-// distance is the Damerau-Levenshtein distance (adjacent letters swapped count as one), or limit if it is not less.
+// distance is the Damerau-Levenshtein distance (adjacent letters swapped count as one), or limit if it is not less. Of
+// very long names none is near.
 func distance(a, b string, limit int) int {
 	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit
 	}
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	var rows [3][48]int
+	if len(b) >= len(rows[0]) {
+		return limit
+	}
+	before, last, row := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
 	for j := range last {
 		last[j] = j
 	}

@@ -19,12 +19,16 @@ type objects struct {
 	base   types.Provider
 	fields map[string]map[string]*types.Type
 	missed map[string]string // a field that was asked for in vain → the object type
+
+	// dropped are the names that a set leaves out when the optional that stands there is empty.
+	dropped map[string]map[string]bool
 }
 
 func newObjects() *objects {
 	return &objects{
 		base:   baseEnv().CELTypeProvider(),
 		fields: map[string]map[string]*types.Type{}, missed: map[string]string{},
+		dropped: map[string]map[string]bool{},
 	}
 }
 

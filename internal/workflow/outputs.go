@@ -124,9 +124,14 @@ func (c *compiler) partType(p part, name string) *cel.Type {
 		return cel.ListType(cel.DynType)
 	case objPart:
 		t, fields := c.objects.define(name)
+		dropped := map[string]bool{}
 		for i, inner := range p.parts {
 			fields[p.names[i]] = c.partType(inner, name+" "+p.names[i])
+			if e, ok := inner.(exprPart); ok && e.expr != nil && e.expr.out != nil && isOptional(e.expr.out) {
+				dropped[p.names[i]] = true
+			}
 		}
+		c.objects.dropped[t.TypeName()] = dropped
 		return t
 	}
 	return cel.DynType
@@ -134,13 +139,25 @@ func (c *compiler) partType(p part, name string) *cel.Type {
 
 // exprType is the type of a whole expression in a template; an optional is what is in it, or the name is not there.
 func (c *compiler) exprType(e *Expr) *cel.Type {
+	if e == nil {
+		return cel.DynType // it is reported already
+	}
 	if t := e.out; t != nil {
-		if t.Kind() == types.OpaqueKind && t.TypeName() == "optional_type" && len(t.Parameters()) == 1 {
-			t = t.Parameters()[0]
-		}
-		return jsonType(t)
+		return jsonType(unwrapped(t))
 	}
 	return cel.DynType
+}
+
+func isOptional(t *cel.Type) bool {
+	return t.Kind() == types.OpaqueKind && t.TypeName() == "optional_type" && len(t.Parameters()) == 1
+}
+
+// unwrapped is the type of what an optional holds; any other type is itself.
+func unwrapped(t *cel.Type) *cel.Type {
+	if isOptional(t) {
+		return t.Parameters()[0]
+	}
+	return t
 }
 
 // jsonType is a type after its values went through JSON: times are text, and so on.

@@ -58,7 +58,7 @@ func isJSON(source []byte) bool {
 func checkEncoding(source []byte, syntax string) error {
 	for _, bom := range []string{"\xef\xbb\xbf", "\xfe\xff", "\xff\xfe"} {
 		if bytes.HasPrefix(source, []byte(bom)) {
-			return malformed(syntax, spot{"", 1, 1}, "byte_order_mark", "the definition starts with a byte order mark; save it as UTF-8 without one")
+			return malformed(syntax, spot{nil, 1, 1}, "byte_order_mark", "the definition starts with a byte order mark; save it as UTF-8 without one")
 		}
 	}
 	lines := newLineIndex(source)
@@ -73,15 +73,18 @@ func checkEncoding(source []byte, syntax string) error {
 		i += size
 	}
 	if len(bytes.TrimSpace(source)) == 0 {
-		return malformed(syntax, spot{"", 1, 1}, "empty", "the definition is empty")
+		return malformed(syntax, spot{nil, 1, 1}, "empty", "the definition is empty")
 	}
 	return nil
 }
 
-// lineIndex turns byte offsets into lines and columns.
+// lineIndex turns byte offsets into lines and columns, and back. It remembers the last place: who asks in the order of
+// the source is answered without counting a long line anew each time.
 type lineIndex struct {
 	source []byte
 	starts []int
+
+	last, lastLine, lastCol int // a byte offset and its place
 }
 
 func newLineIndex(source []byte) *lineIndex {
@@ -91,14 +94,19 @@ func newLineIndex(source []byte) *lineIndex {
 			starts = append(starts, i+1)
 		}
 	}
-	return &lineIndex{source, starts}
+	return &lineIndex{source: source, starts: starts, lastLine: 1, lastCol: 1}
 }
 
 // spot is the place of a byte offset.
 func (l *lineIndex) spot(offset int) spot {
 	offset = min(max(offset, 0), len(l.source))
 	line := sort.SearchInts(l.starts, offset+1)
-	return spot{"", line, utf8.RuneCount(l.source[l.starts[line-1]:offset]) + 1}
+	from, col := l.starts[line-1], 1
+	if line == l.lastLine && offset >= l.last {
+		from, col = l.last, l.lastCol
+	}
+	l.last, l.lastLine, l.lastCol = offset, line, col+utf8.RuneCount(l.source[from:offset])
+	return spot{nil, line, l.lastCol}
 }
 
 // offset is the byte offset of a line and column.
@@ -106,11 +114,15 @@ func (l *lineIndex) offset(line, col int) int {
 	if line < 1 || line > len(l.starts) {
 		return len(l.source)
 	}
-	i := l.starts[line-1]
-	for ; col > 1 && i < len(l.source); col-- {
+	i, at := l.starts[line-1], 1
+	if line == l.lastLine && col >= l.lastCol {
+		i, at = l.last, l.lastCol
+	}
+	for ; at < col && i < len(l.source); at++ {
 		_, size := utf8.DecodeRune(l.source[i:])
 		i += size
 	}
+	l.last, l.lastLine, l.lastCol = i, line, at
 	return i
 }
 
@@ -122,6 +134,9 @@ func (n *node) finish(p *problems) *node {
 	kept := n.members[:0]
 	for i, m := range n.members {
 		if i > 0 && m.name == kept[len(kept)-1].name {
+			if p.full() {
+				continue
+			}
 			first := kept[len(kept)-1]
 			at := first.spot()
 			at.line, at.col = m.line, m.col
@@ -137,7 +152,7 @@ func (n *node) finish(p *problems) *node {
 // checkText refuses what Postgres and many JSON readers cannot hold.
 func (n *node) checkText(at spot, p *problems) {
 	if strings.IndexByte(n.text, 0) >= 0 {
-		at.pointer = n.pointer()
+		at.node = n
 		p.add(at, codeNUL, "text may not hold a NUL character")
 		n.kind = nodeBad
 	}

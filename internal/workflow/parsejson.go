@@ -46,7 +46,6 @@ func (r *jsonReader) malformed(err error) error {
 	var syntax *jsontext.SyntacticError
 	if errors.As(err, &syntax) {
 		at = r.lines.spot(int(syntax.ByteOffset))
-		at.pointer = string(syntax.JSONPointer)
 		err = syntax.Err
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
@@ -59,7 +58,7 @@ func (r *jsonReader) value(depth int) (*node, error) {
 	at := r.here()
 	n := &node{line: at.line, col: at.col}
 	if depth > DepthMax {
-		r.p.add(at, codeDepth, "values stand more than %d deep inside each other", DepthMax)
+		r.p.add(n.spot(), codeDepth, "values stand more than %d deep inside each other", DepthMax)
 		return n, r.d.SkipValue()
 	}
 	token, err := r.d.ReadToken()
@@ -109,7 +108,7 @@ func (r *jsonReader) object(n *node, depth int) (*node, error) {
 		}
 		m := member{name: token.String(), line: at.line, col: at.col}
 		if strings.IndexByte(m.name, 0) >= 0 {
-			r.p.add(at, codeNUL, "a name may not hold a NUL character")
+			r.p.add(spot{n, at.line, at.col}, codeNUL, "a name may not hold a NUL character")
 		}
 		if m.value, err = r.value(depth + 1); err != nil {
 			return nil, err

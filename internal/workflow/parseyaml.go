@@ -25,16 +25,16 @@ func parseYAML(source []byte, p *problems) (root *node, err error) {
 	d := yaml.NewDecoder(bytes.NewReader(source))
 	doc, err := nextDocument(d)
 	if err != nil {
-		return nil, yamlMalformed(err)
+		return nil, yamlMalformed(source, err)
 	}
 	if doc == nil || len(doc.Content) == 0 {
-		return nil, malformed(yamlSyntax, spot{"", 1, 1}, "empty", "the definition is empty")
+		return nil, malformed(yamlSyntax, spot{nil, 1, 1}, "empty", "the definition is empty")
 	}
 	switch second, err := nextDocument(d); {
 	case err != nil:
-		return nil, yamlMalformed(err)
+		return nil, yamlMalformed(source, err)
 	case second != nil:
-		return nil, malformed(yamlSyntax, spot{"", second.Line, second.Column}, "several_documents",
+		return nil, malformed(yamlSyntax, spot{nil, second.Line, second.Column}, "several_documents",
 			"a second YAML document starts here; one file is one workflow")
 	}
 	r := &yamlReader{p: p, expanding: map[*yaml.Node]bool{}}
@@ -63,7 +63,9 @@ func nextDocument(d *yaml.Decoder) (doc *yaml.Node, err error) {
 
 var yamlErrorLine = regexp.MustCompile(`^yaml: (?:unmarshal errors:\s*)?(?:line (\d+): )?`)
 
-func yamlMalformed(err error) error {
+var yamlUnknownAnchor = regexp.MustCompile(`^unknown anchor '(.*)' referenced$`)
+
+func yamlMalformed(source []byte, err error) error {
 	text := err.Error()
 	at := spot{}
 	m := yamlErrorLine.FindStringSubmatch(text)
@@ -74,12 +76,23 @@ func yamlMalformed(err error) error {
 	if at.line > 0 {
 		at.col = 1
 	}
+	if m := yamlUnknownAnchor.FindStringSubmatch(text); m != nil {
+		if i := bytes.Index(source, []byte("*"+m[1])); i >= 0 {
+			at = newLineIndex(source).spot(i)
+		}
+	}
+	if strings.Contains(text, "did not find expected ',' or") {
+		text += "; inside { } and [ ], quote expressions"
+	}
+	if strings.Contains(text, "mapping values are not allowed") {
+		text += "; quote a text that holds \": \""
+	}
 	return malformed(yamlSyntax, at, yamlSyntax, "%s", text)
 }
 
 // errTooLarge stops the reading of a document whose aliases multiply.
 func (r *yamlReader) tooMany(n *yaml.Node, format string, args ...any) error {
-	r.p.add(spot{"", n.Line, n.Column}, codeYAMLAlias, format, args...)
+	r.p.add(spot{nil, n.Line, n.Column}, codeYAMLAlias, format, args...)
 	return r.p.err()
 }
 
@@ -93,7 +106,7 @@ func (r *yamlReader) value(y *yaml.Node, depth int) (*node, error) {
 		return r.alias(y, depth)
 	}
 	if y.Style&yaml.TaggedStyle != 0 {
-		r.tagged(n, y)
+		r.tagged(n.spot(), y)
 		return n, nil
 	}
 	if r.aliases > 0 && len(r.expanding) > 0 {
@@ -106,19 +119,20 @@ func (r *yamlReader) value(y *yaml.Node, depth int) (*node, error) {
 		return r.list(n, y, depth)
 	case yaml.MappingNode:
 		return r.object(n, y, depth)
+	default:
+		r.scalar(n, y)
+		return n, nil
 	}
-	r.scalar(n, y)
-	return n, nil
 }
 
-func (r *yamlReader) tagged(n *node, y *yaml.Node) {
+func (r *yamlReader) tagged(at spot, y *yaml.Node) {
 	if y.Kind == yaml.ScalarNode && !strings.HasPrefix(y.Tag, "!!") {
 		text := strings.TrimSpace(y.Tag + " " + y.Value)
-		r.p.suggest(n.spot(), strconv.Quote(text), codeYAMLTag,
+		r.p.suggest(at, strconv.Quote(text), codeYAMLTag,
 			"%s without quotes is a YAML tag, and tags are not allowed; a text that starts with ! must be quoted: quote it", y.Tag)
 		return
 	}
-	r.p.add(n.spot(), codeYAMLTag, "the YAML tag %s is not allowed; quote a text that starts with !", y.Tag)
+	r.p.add(at, codeYAMLTag, "the YAML tag %s is not allowed; quote a text that starts with !", y.Tag)
 }
 
 func (r *yamlReader) alias(y *yaml.Node, depth int) (*node, error) {
@@ -152,13 +166,13 @@ func (r *yamlReader) object(n *node, y *yaml.Node, depth int) (*node, error) {
 		if key.Kind == yaml.AliasNode {
 			key = key.Alias
 		}
-		at := spot{"", key.Line, key.Column}
+		at := spot{n, key.Line, key.Column}
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			r.p.add(at, codeType, "a name must be text, not a list or an object; quote what starts with { or [")
 			continue
 		case key.Style&yaml.TaggedStyle != 0:
-			r.tagged(&node{line: key.Line, col: key.Column}, key)
+			r.tagged(at, key)
 			continue
 		case key.Tag == "!!merge":
 			r.p.add(at, codeYAMLMerge, "merge keys (<<) are not allowed; write the members out")

@@ -44,24 +44,33 @@ const (
 	codeExprPlace     = "expression_place"
 )
 
-// spot is a place a problem is shown at.
+// spot is a place a problem is shown at: the node it is about, and where in the source to look.
 type spot struct {
-	pointer   string
+	node      *node
 	line, col int
 }
 
-func (n *node) spot() spot { return spot{n.pointer(), n.line, n.col} }
+func (n *node) spot() spot { return spot{n, n.line, n.col} }
 
-// spotOf is the place of a member's name.
-func (m member) spot() spot { return spot{m.value.pointer(), m.line, m.col} }
+// spot is the place of the member's name.
+func (m member) spot() spot { return spot{m.value, m.line, m.col} }
 
 // collectedMax bounds the problems that are kept to be sorted; what is shown is bounded by fault.IssuesMax.
 const collectedMax = 1_000
 
 // problems gathers everything that is wrong with a definition.
 type problems struct {
-	list []fault.Issue
+	list []problem
 }
+
+// problem has its pointer worked out last: while a tree is read, a node does not know yet where it stands.
+type problem struct {
+	issue fault.Issue
+	node  *node
+}
+
+// full says that whatever else is wrong will not be kept.
+func (p *problems) full() bool { return len(p.list) >= collectedMax }
 
 func (p *problems) add(at spot, code, format string, args ...any) {
 	p.suggest(at, "", code, format, args...)
@@ -69,15 +78,12 @@ func (p *problems) add(at spot, code, format string, args ...any) {
 
 // suggest adds a problem together with the text that mends it.
 func (p *problems) suggest(at spot, edit, code, format string, args ...any) {
-	if len(p.list) >= collectedMax {
+	if p.full() {
 		return
 	}
-	issue := fault.Issue{
-		Pointer: at.pointer, Line: at.line, Col: at.col,
-		Code: code, Detail: fmt.Sprintf(format, args...), Suggest: edit,
-	}
-	if !slices.Contains(p.list, issue) {
-		p.list = append(p.list, issue)
+	one := problem{fault.Issue{Line: at.line, Col: at.col, Code: code, Detail: fmt.Sprintf(format, args...), Suggest: edit}, at.node}
+	if !slices.Contains(p.list, one) {
+		p.list = append(p.list, one)
 	}
 }
 
@@ -86,14 +92,16 @@ func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(p.list, func(a, b fault.Issue) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	slices.SortStableFunc(p.list, func(a, b problem) int {
+		return cmp.Or(cmp.Compare(a.issue.Line, b.issue.Line), cmp.Compare(a.issue.Col, b.issue.Col))
 	})
 	e := fault.New(fault.KindInvalid, "workflow_invalid", "the definition has %s", count(len(p.list), "problem"))
-	e.Issues = p.list
 	if len(p.list) > fault.IssuesMax {
 		e.Detail += fmt.Sprintf("; the first %d are listed", fault.IssuesMax)
-		e.Issues = p.list[:fault.IssuesMax]
+	}
+	for _, one := range p.list[:min(len(p.list), fault.IssuesMax)] {
+		one.issue.Pointer = one.node.pointer()
+		e.Issues = append(e.Issues, one.issue)
 	}
 	return e
 }
@@ -115,7 +123,7 @@ func malformed(code string, at spot, issueCode, format string, args ...any) erro
 			where = fmt.Sprintf("line %d, column %d: ", at.line, at.col)
 		}
 	}
-	e.Issues = []fault.Issue{{Pointer: at.pointer, Line: at.line, Col: at.col, Code: issueCode, Detail: e.Detail}}
+	e.Issues = []fault.Issue{{Pointer: at.node.pointer(), Line: at.line, Col: at.col, Code: issueCode, Detail: e.Detail}}
 	e.Detail = where + e.Detail
 	return e
 }

@@ -22,7 +22,7 @@ func (p *problems) object(n *node, what string, keys keySet) bool {
 	}
 	for _, m := range n.members {
 		switch {
-		case slices.Contains(keys.known, m.name):
+		case slices.Contains(keys.known, m.name) || p.full():
 		case slices.Contains(keys.later, m.name):
 			p.add(m.spot(), codeNotSupported, "%q of %s is part of the format but this version does not run it", m.name, what)
 		default:

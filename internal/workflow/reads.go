@@ -34,6 +34,7 @@ type reads struct {
 	steps  []stepRead
 	run    []runRead
 	misuse []misuse
+	loops  int
 	bound  []string // variables of the macros around
 }
 
@@ -61,8 +62,9 @@ func selection(e ast.Expr) (operand ast.Expr, field string, strict, ok bool) {
 		}
 		name, isText := call.Args()[1].AsLiteral().(types.String)
 		return call.Args()[0], string(name), false, isText
+	default:
+		return nil, "", false, false
 	}
-	return nil, "", false, false
 }
 
 func (r *reads) walk(e ast.Expr) {
@@ -116,11 +118,13 @@ func (r *reads) walkInside(e ast.Expr) {
 		}
 	case ast.ComprehensionKind:
 		r.comprehension(e)
+	default: // a literal
 	}
 }
 
 func (r *reads) comprehension(e ast.Expr) {
 	c := e.AsComprehension()
+	r.loops++
 	r.walk(c.IterRange())
 	r.walk(c.AccuInit())
 	for _, name := range []string{c.IterVar(), c.IterVar2()} {

@@ -156,11 +156,30 @@ func (r *renderer) value(e *Expr) (dropped bool, err error) {
 
 // text appends a JSON string made of text and expressions.
 func (r *renderer) text(p textPart) error {
-	inner := renderer{activation: r.activation}
-	if err := inner.pieces(p.pieces); err != nil {
-		return err
+	r.out = append(r.out, '"')
+	for _, piece := range p.pieces {
+		if piece.expr == nil {
+			r.out = append(r.out, piece.raw...)
+			continue
+		}
+		v, err := piece.expr.eval(&r.activation)
+		if err != nil {
+			return err
+		}
+		if s, ok := v.(types.String); ok {
+			r.out = appendEscaped(r.out, string(s))
+		} else {
+			mark := len(r.out)
+			if r.out, err = appendText(r.out, v); err != nil {
+				return piece.expr.fail(err)
+			}
+			r.out = appendEscaped(r.out[:mark], string(r.out[mark:]))
+		}
+		if len(r.out) > RenderBytesMax {
+			return piece.expr.fail(errRenderTooLarge)
+		}
 	}
-	r.out = appendQuoted(r.out, string(inner.out))
+	r.out = append(r.out, '"')
 	return nil
 }
 

@@ -3,7 +3,6 @@ package workflow
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 
@@ -32,9 +31,11 @@ const (
 	SchemaBytesMax = 64 << 10
 	SchemaDepthMax = 32
 
-	// checkStepsMax bounds the subschemas visited in one check: nested alternatives that refer back to themselves
-	// take time that grows with a power of the value's depth.
-	checkStepsMax = 1_000_000
+	// What is visited in one check is bounded by the size of the value: nested alternatives that refer back to
+	// themselves take time that grows with a power of its depth.
+	checkStepsMin     = 20_000
+	checkStepsPerNode = 100
+	checkStepsMax     = 1_000_000
 )
 
 // schemaURL names a schema to the library; it shows nowhere.
@@ -159,8 +160,9 @@ func (c *compiler) schemaProblem(n *node, err error) {
 		})
 		c.p.add(at.spot(), codeSchema, "%v", errRemoteRef)
 	case errors.As(err, &anchor):
-		at := n.search(func(v *node) bool { return v.kind == nodeText && v.text == anchor.Reference })
-		c.p.add(at.spot(), codeSchema, "there is nothing at %s", clip(anchor.Reference))
+		_, name, _ := strings.Cut(anchor.Reference, "#")
+		at := n.search(func(v *node) bool { return v.kind == nodeText && v.text == "#"+name })
+		c.p.add(at.spot(), codeSchema, "there is nothing at #%s", clip(name))
 	default:
 		text := strings.ReplaceAll(err.Error(), schemaURL, "")
 		at := n.search(func(v *node) bool { return v.name == "$ref" && v.kind == nodeText && strings.Contains(text, v.text) })
@@ -229,7 +231,9 @@ func (s *Schema) validate(v any) (err error) {
 			err = stopped
 		}
 	}()
-	s.meter.left = checkStepsMax
+	var w weight
+	w.native(v)
+	s.meter.left = min(checkStepsMin+checkStepsPerNode*w.plain, checkStepsMax)
 	return s.compiled.Validate(v)
 }
 
@@ -237,7 +241,7 @@ type tooComplex struct{}
 
 // Error implements error.
 func (tooComplex) Error() string {
-	return fmt.Sprintf("checking the value takes more than %d steps; the schema refers to itself too often", checkStepsMax)
+	return "checking the value takes too many steps: the schema refers to itself too often"
 }
 
 // meter counts the subschemas visited in one check and stops it when there are too many.

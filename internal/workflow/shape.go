@@ -12,7 +12,11 @@ type shaper struct {
 	root    *node
 	name    string
 	known   map[*node]*cel.Type // objects; a schema may refer to itself
+	depth   int
 }
+
+// shapeDepthMax ends the typing of lists of lists: a schema may refer to itself without an object between.
+const shapeDepthMax = 2 * SchemaDepthMax
 
 // openKeys may let more names in than a schema's properties say.
 var openKeys = []string{
@@ -20,9 +24,11 @@ var openKeys = []string{
 }
 
 func (s *shaper) of(n *node, path string) *cel.Type {
-	if n == nil || n.kind != nodeObject {
+	if n == nil || n.kind != nodeObject || s.depth > shapeDepthMax {
 		return cel.DynType
 	}
+	s.depth++
+	defer func() { s.depth-- }()
 	if ref := n.get("$ref"); ref != nil {
 		target := s.target(ref)
 		if target == nil || len(n.members) > 1 && n.get("default") == nil && n.get("description") == nil {

@@ -42,6 +42,7 @@ type piece struct {
 	text  string
 	start int // in the text it was found in: of an expression, behind its ${{
 	expr  *Expr
+	raw   []byte // the text as it stands in a JSON string
 }
 
 // template compiles a value. The node must not be bad.
@@ -95,8 +96,9 @@ func (c *compiler) part(n *node, o owner) part {
 			return obj
 		}
 		return constPart{appendConstObject(obj)}
+	default:
+		return constPart{n.canonical()}
 	}
-	return constPart{n.canonical()}
 }
 
 func appendConstList(l listPart) []byte {
@@ -144,6 +146,12 @@ func (c *compiler) textPart(n *node, o owner) part {
 	}
 	if len(pieces) == 1 {
 		return exprPart{pieces[0].expr}
+	}
+	for i, p := range pieces {
+		if p.expr == nil {
+			quoted := appendQuoted(nil, p.text)
+			pieces[i].raw = quoted[1 : len(quoted)-1]
+		}
 	}
 	return textPart{pieces}
 }

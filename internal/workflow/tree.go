@@ -96,13 +96,3 @@ func (n *node) pointer() string {
 	}
 	return n.parent.pointer() + "/" + pointerEscapes.Replace(n.name)
 }
-
-// inside reports whether the node is the other one or stands within it.
-func (n *node) inside(other *node) bool {
-	for ; n != nil; n = n.parent {
-		if n == other {
-			return true
-		}
-	}
-	return false
-}

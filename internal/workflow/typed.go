@@ -8,6 +8,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 )
 
@@ -27,7 +28,9 @@ func (c *compiler) typed() {
 	nodes := append(c.inOrder(), len(byOwner)-2, len(byOwner)-1)
 	for _, n := range nodes {
 		for _, s := range byOwner[n] {
-			c.checkSite(s)
+			if !c.p.full() {
+				c.checkSite(s)
+			}
 		}
 		if n < len(byOwner)-2 && n%2 == 1 {
 			c.typeOutput(c.drafts[n/2])
@@ -47,7 +50,7 @@ func (c *compiler) checkSite(s *site) {
 	c.checkMissing(s)
 	if s.condition && len(d.faults) == 0 && !d.expr.out.IsAssignableType(types.BoolType) {
 		hint := ""
-		if d.expr.out.Kind() == types.OpaqueKind && d.expr.out.TypeName() == "optional_type" {
+		if isOptional(d.expr.out) {
 			hint = "; end it with .orValue(false)"
 		}
 		c.p.add(c.locate(s.node, s.start, 0), codeExprType, "a condition must be true or false; this is %s%s", typeText(d.expr.out), hint)
@@ -81,7 +84,7 @@ func (c *compiler) checkNames(d *draftExpr, e *environment) {
 			continue
 		}
 		if other := c.w.byPath[r.id]; other != nil {
-			d.fault(d.offsetOf(r.at), codeSection, fmt.Sprintf("%q is a step of %s, which has not run yet here", r.id, sectionKey(other.Section)), "")
+			d.fault(d.offsetOf(r.at), codeSection, fmt.Sprintf("%q is listed under %s, which has not run yet here", r.id, sectionKey(other.Section)), "")
 			continue
 		}
 		names := make([]string, 0, len(e.steps))
@@ -107,6 +110,9 @@ func (c *compiler) checkTypes(d *draftExpr, e *environment) *cel.Ast {
 	for round := 0; ; round++ {
 		checked, issues := e.env.Check(d.ast)
 		if issues.Err() == nil {
+			if round < roundsMax && c.soften(d, checked.NativeRep()) {
+				continue
+			}
 			return checked
 		}
 		loosened := false
@@ -129,7 +135,9 @@ func (c *compiler) checkTypes(d *draftExpr, e *environment) *cel.Ast {
 var (
 	noOverload = regexp.MustCompile(`^found no matching overload for '([^']*)' applied to '(.*)'$`)
 	noRange    = regexp.MustCompile(`^expression of type '(.*)' cannot be range of a comprehension`)
-	otherTypes = regexp.MustCompile(`\b(string|bytes|timestamp|duration|google)\b`)
+	// optionalCalls are the calls that take an optional as such; for any other it is a value that may be missing.
+	optionalCalls = []string{"or", "orValue", "hasValue", operators.Conditional}
+	otherTypes    = regexp.MustCompile(`\b(string|bytes|timestamp|duration|google)\b`)
 )
 
 // loosen wraps what a refused call works on into dyn(), if it is refused for one of these reasons only: an object
@@ -150,6 +158,9 @@ func (c *compiler) loosen(d *draftExpr, err *cel.Error) bool {
 		return false
 	}
 	applied := m[2]
+	if strings.Contains(applied, "optional_type") && !slices.Contains(optionalCalls, m[1]) {
+		return false
+	}
 	numbers := strings.Contains(applied, "int") && strings.Contains(applied, "double") && !otherTypes.MatchString(applied)
 	if !numbers && !strings.Contains(applied, "null") && !c.objects.namedIn(applied) {
 		return false
@@ -160,18 +171,54 @@ func (c *compiler) loosen(d *draftExpr, err *cel.Error) bool {
 		args = append(args, call.Target())
 	}
 	for _, a := range args {
-		wrapped = d.wrap(a) || wrapped
+		if a.Kind() != ast.LiteralKind {
+			wrapped = d.wrap(a) || wrapped
+		}
+	}
+	if !wrapped && len(args) > 0 { // literals all of them
+		wrapped = d.wrap(args[0])
 	}
 	return wrapped
 }
 
+// soften makes reads of names that a set may leave out optional: standing alone such a value is left out in turn, and
+// where one is computed with, the checker demands what to take instead.
+func (c *compiler) soften(d *draftExpr, checked *ast.AST) bool {
+	var soft []ast.Expr
+	ast.PreOrderVisit(checked.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		if e.Kind() != ast.SelectKind || e.AsSelect().IsTestOnly() {
+			return
+		}
+		t := unwrapped(checked.GetType(e.AsSelect().Operand().ID()))
+		if t.Kind() == types.StructKind && c.objects.dropped[t.TypeName()][e.AsSelect().FieldName()] {
+			soft = append(soft, e)
+		}
+	}))
+	factory := ast.NewExprFactory()
+	for _, e := range soft {
+		s := e.AsSelect()
+		name := factory.NewLiteral(d.fresh(e), types.String(s.FieldName()))
+		e.SetKindCase(factory.NewCall(e.ID(), operators.OptSelect, s.Operand(), name))
+	}
+	return len(soft) > 0
+}
+
+// fresh is an unused id for a node that stands where e does.
+func (d *draftExpr) fresh(e ast.Expr) int64 {
+	tree := d.ast.NativeRep()
+	id := ast.MaxID(tree) + 1
+	if r, ok := tree.SourceInfo().GetOffsetRange(e.ID()); ok {
+		tree.SourceInfo().SetOffsetRange(id, r)
+	}
+	return id
+}
+
 // wrap makes x into dyn(x), in place.
 func (d *draftExpr) wrap(e ast.Expr) bool {
-	if e.Kind() == ast.LiteralKind || e.Kind() == ast.CallKind && e.AsCall().FunctionName() == "dyn" {
+	if e.Kind() == ast.CallKind && e.AsCall().FunctionName() == "dyn" {
 		return false
 	}
-	tree := d.ast.NativeRep()
-	fresh := ast.MaxID(tree) + 1
+	fresh := d.fresh(e)
 	factory := ast.NewExprFactory()
 	inner := factory.CopyExpr(e)
 	inner.RenumberIDs(func(id int64) int64 {
@@ -180,9 +227,6 @@ func (d *draftExpr) wrap(e ast.Expr) bool {
 		}
 		return id
 	})
-	if r, ok := tree.SourceInfo().GetOffsetRange(e.ID()); ok {
-		tree.SourceInfo().SetOffsetRange(fresh, r)
-	}
 	e.SetKindCase(factory.NewCall(e.ID(), "dyn", inner))
 	return true
 }
@@ -267,12 +311,23 @@ func (c *compiler) explain(e *environment, message string) (code, detail, edit s
 		return codeUnknownName, fmt.Sprintf("there is no %q here; an expression reads %s", m[1], strings.Join(e.roots, ", ")), ""
 	}
 	if m := noOverload.FindStringSubmatch(message); m != nil {
-		return codeExprType, fmt.Sprintf("%s cannot be applied to %s", strings.Trim(m[1], "_@"), m[2]), ""
+		hint := ""
+		if strings.Contains(m[2], "optional_type") {
+			hint = "; say what to take where a value is missing, with .orValue(…)"
+		}
+		return codeExprType, fmt.Sprintf("%s cannot be applied to %s%s", operatorText(m[1]), m[2], hint), ""
 	}
 	if m := noSelection.FindStringSubmatch(message); m != nil {
 		return codeExprType, fmt.Sprintf("%s has no fields", m[1]), ""
 	}
 	return codeExprType, message, ""
+}
+
+func operatorText(name string) string {
+	if name == operators.Conditional {
+		return "?:"
+	}
+	return strings.Trim(name, "_@")
 }
 
 func functionNames() []string {

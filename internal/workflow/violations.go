@@ -107,6 +107,9 @@ func leaf(e *jsonschema.ValidationError) []located {
 	case *kind.Const:
 		return one("const", "must be %s, not %s", shown(k.Want), shown(k.Got))
 	case *kind.Format:
+		if k.Want == "regex" {
+			return one("format", "%s is no regular expression: %v", shown(k.Got), k.Err)
+		}
 		return one("format", "%s is not a %s", shown(k.Got), k.Want)
 	case *kind.Pattern:
 		return one("pattern", "%s does not match the pattern %s", shown(k.Got), k.Want)

@@ -57,7 +57,7 @@ func (o *OpenAI) request(c Call) ([]byte, sent, error) {
 	if s.completion {
 		r.MaxCompletionTokens = c.MaxTokens
 	} else {
-		r.MaxTokens = c.MaxTokens
+		r.MaxTokens = c.MaxTokens //nolint:staticcheck // deprecated at OpenAI, and all that most other servers know
 	}
 	switch shape := readShape(c.Ask.Schema); {
 	case !shape.object:

@@ -91,7 +91,7 @@ func (x *exchange) read(resp *http.Response) (Reply, error) {
 	if err == nil {
 		// The end of the body is read, so that the connection can be used again; not for long.
 		x.watch.Reset(drainWait)
-		io.CopyN(io.Discard, in, 4<<10)
+		_, _ = io.CopyN(io.Discard, in, 4<<10)
 	}
 	return reply, err
 }

@@ -69,7 +69,7 @@ func (e *events) nextLine() ([]byte, error) {
 		if e.skipLF {
 			e.skipLF = false
 			if chunk[0] == '\n' {
-				e.in.Discard(1)
+				_, _ = e.in.Discard(1)
 				continue
 			}
 		}
@@ -86,11 +86,11 @@ func (e *events) nextLine() ([]byte, error) {
 		}
 		e.line = append(e.line, chunk[:n]...)
 		if end < 0 {
-			e.in.Discard(n)
+			_, _ = e.in.Discard(n)
 			continue
 		}
 		e.skipLF = chunk[end] == '\r'
-		e.in.Discard(n + 1)
+		_, _ = e.in.Discard(n + 1)
 		return e.line, nil
 	}
 }

@@ -15,8 +15,10 @@ func TestUsageOfAllShapes(t *testing.T) {
 		want      usage.Tokens
 	}{
 		{"OpenAI: cached and reasoning are parts", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300},"completion_tokens_details":{"reasoning_tokens":50}}`, same},
-		{"OpenAI, cache writes", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300,"cache_write_tokens":100},"completion_tokens_details":{"reasoning_tokens":50}}`,
-			usage.Tokens{Input: 600, CacheRead: 300, CacheWrite: 100, Output: 150, Reasoning: 50}},
+		{
+			"OpenAI, cache writes", `{"prompt_tokens":1000,"completion_tokens":200,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300,"cache_write_tokens":100},"completion_tokens_details":{"reasoning_tokens":50}}`,
+			usage.Tokens{Input: 600, CacheRead: 300, CacheWrite: 100, Output: 150, Reasoning: 50},
+		},
 		{"xAI: reasoning is outside", `{"prompt_tokens":1000,"completion_tokens":150,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300},"completion_tokens_details":{"reasoning_tokens":50}}`, same},
 		{"xAI, no total, more thought than said", `{"prompt_tokens":1000,"completion_tokens":10,"completion_tokens_details":{"reasoning_tokens":50}}`, usage.Tokens{Input: 1000, Output: 10, Reasoning: 50}},
 		{"Gemini: thoughts in the total alone", `{"prompt_tokens":1000,"completion_tokens":150,"total_tokens":1200,"prompt_tokens_details":{"cached_tokens":300}}`, same},

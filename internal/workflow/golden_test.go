@@ -1,0 +1,225 @@
+package workflow_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+var update = flag.Bool("update", false, "rewrite what the golden files say comes out")
+
+// TestProblems compiles the wrong definitions of testdata/bad: each case is a definition, ----, and its problems;
+// cases are parted by ====.
+func TestProblems(t *testing.T) {
+	for _, file := range golden(t, "testdata/bad/*.txt") {
+		t.Run(name(file), func(t *testing.T) {
+			script := read(t, file)
+			var played []string
+			for _, c := range strings.Split(script, "\n====\n") {
+				definition, _, _ := strings.Cut(c, "\n----\n")
+				definition = strings.TrimSuffix(definition, "\n----")
+				_, err := workflow.Compile([]byte(definition))
+				played = append(played, definition+"\n----\n"+strings.TrimRight(problems(err), "\n"))
+			}
+			compare(t, file, script, strings.Join(played, "\n====\n")+"\n")
+		})
+	}
+}
+
+// problems writes an error of Compile as the golden files have it.
+func problems(err error) string {
+	if err == nil {
+		return "no problem\n"
+	}
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return "not a fault: " + err.Error() + "\n"
+	}
+	var b strings.Builder
+	if f.Kind != fault.KindInvalid || f.Code != "workflow_invalid" {
+		fmt.Fprintf(&b, "%s %s: %s\n", f.Kind, f.Code, f.Detail)
+	}
+	for _, i := range f.Issues {
+		fmt.Fprintf(&b, "%d:%d %s %s: %s", i.Line, i.Col, i.Pointer, i.Code, i.Detail)
+		if i.Suggest != "" {
+			fmt.Fprintf(&b, " → %s", i.Suggest)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// TestGood compiles the definitions of testdata/good and dumps them: steps, edges, sections. The canonical JSON
+// compiles to the same.
+func TestGood(t *testing.T) {
+	for _, file := range golden(t, "testdata/good/*.yaml") {
+		t.Run(name(file), func(t *testing.T) {
+			w, err := workflow.Compile([]byte(read(t, file)))
+			if err != nil {
+				t.Fatalf("compile: %s", problems(err))
+			}
+			again, err := workflow.Compile(w.Source)
+			if err != nil {
+				t.Fatalf("compile the canonical JSON: %s", problems(err))
+			}
+			if again.Hash != w.Hash || string(again.Source) != string(w.Source) {
+				t.Errorf("the canonical JSON of the canonical JSON differs")
+			}
+			if diff := cmp.Diff(dump(w), dump(again)); diff != "" {
+				t.Errorf("compiled from the canonical JSON it differs (-source +canonical):\n%s", diff)
+			}
+			dumped := strings.TrimSuffix(file, ".yaml") + ".dump"
+			want, _ := os.ReadFile(dumped) //nolint:errcheck // not there yet: everything differs
+			compare(t, dumped, string(want), dump(w))
+		})
+	}
+}
+
+// dump writes a compiled workflow for reading.
+func dump(w *workflow.Workflow) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "workflow %s timeout=%s max_parallel=%d priority=%d baseline=%q labels=%v\n", w.Name, w.Timeout, w.MaxParallel, w.Priority, w.BaselineModel, w.Labels)
+	for _, name := range slices.Sorted(maps.Keys(w.Agents)) {
+		fmt.Fprintf(&b, "agent %s\n", describe(w.Agents[name]))
+	}
+	sections := []string{"main", "on_failure", "finally"}
+	for _, s := range w.Steps {
+		indent := "  "
+		for p := s.Parent; p != nil; p = p.Parent {
+			indent += "  "
+		}
+		fmt.Fprintf(&b, "%s%d %s %s %s", indent, s.Index, sections[s.Section], s.Kind, s.Path)
+		if s.Parent != nil && s.Parent.Switch != nil {
+			fmt.Fprintf(&b, " case=%d", s.Case)
+		}
+		fmt.Fprintf(&b, " after=%s before=%s", ids(w, s.Edges), ids(w, s.Dependants))
+		if s.When != nil {
+			fmt.Fprintf(&b, " when=%q", s.When.Source)
+		}
+		if s.Timeout > 0 {
+			fmt.Fprintf(&b, " timeout=%s", s.Timeout)
+		}
+		if s.Volatile {
+			b.WriteString(" volatile")
+		}
+		b.WriteString("\n")
+		detail(&b, indent+"    ", s)
+	}
+	return b.String()
+}
+
+func detail(b *strings.Builder, indent string, s *workflow.Step) {
+	if s.Agent != nil || s.Tool != nil {
+		r := s.Retry
+		fmt.Fprintf(b, "%sretry attempts=%d backoff=%s*%v≤%s jitter=%v feedback=%v %v\n", indent, r.MaxAttempts, r.Initial, r.Factor, r.Max, r.Jitter, r.Feedback, r.Classes)
+	}
+	template := func(what string, t *workflow.Template) {
+		if t != nil {
+			fmt.Fprintf(b, "%s%s %s\n", indent, what, t.Source)
+		}
+	}
+	switch {
+	case s.Agent != nil:
+		fmt.Fprintf(b, "%sagent %s\n", indent, describe(&s.Agent.Agent))
+		template("prompt", s.Agent.Prompt)
+		template("input", s.Agent.Input)
+	case s.Tool != nil:
+		fmt.Fprintf(b, "%stool %s side_effect=%s %s\n", indent, s.Tool.Ref, s.Tool.SideEffect, contract(s.Tool.Output))
+		template("args", s.Tool.Args)
+	case s.Set != nil:
+		template("set", s.Set)
+	case s.Group != nil:
+		template("output", s.Group.Output)
+	case s.Switch != nil:
+		for i, k := range s.Switch.Cases {
+			when := "else"
+			if k.When != nil {
+				when = k.When.Source
+			}
+			fmt.Fprintf(b, "%scase %d %s\n", indent, i, when)
+			template("  output", k.Output)
+		}
+	}
+}
+
+func describe(a *workflow.Agent) string {
+	chain, err := json.Marshal(a.Chain.Entries)
+	if err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%s role=%s chain=%s%s %s", a.Name, a.Role, a.Chain.Name, chain, contract(a.Output))
+	if a.MaxTokens > 0 {
+		text += fmt.Sprintf(" max_tokens=%d", a.MaxTokens)
+	}
+	if a.Temperature != nil {
+		text += fmt.Sprintf(" temperature=%v", *a.Temperature)
+	}
+	return text + fmt.Sprintf(" %q", a.Instructions)
+}
+
+func contract(c workflow.Contract) string {
+	switch {
+	case c.Name != "":
+		return "contract=" + c.Name
+	case c.Schema != nil:
+		return "schema=" + string(c.Schema.Raw)
+	case c.JSON:
+		return "json"
+	}
+	return "text"
+}
+
+func ids(w *workflow.Workflow, list []int) string {
+	var names []string
+	for _, i := range list {
+		names = append(names, w.Steps[i].ID)
+	}
+	return "[" + strings.Join(names, " ") + "]"
+}
+
+func golden(t *testing.T, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files %s: %v", pattern, err)
+	}
+	return files
+}
+
+func name(file string) string {
+	return strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func compare(t *testing.T, file, want, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-file +now); -update rewrites it:\n%s", file, diff)
+	}
+}
