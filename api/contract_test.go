@@ -19,7 +19,10 @@ import (
 
 // wild are values that no schema asks for.
 var wild = []any{
-	nil, "", "\x00", strings.Repeat("a", 5000), -1, 1e308, 9007199254740993, true, []any{}, map[string]any{}, "😀",
+	nil, "", "\x00", strings.Repeat("a", 5000), -1, 1e308, 9007199254740993, true,
+	[]any{},
+	map[string]any{},
+	"😀",
 	"../../etc", "' or 1=1", json.RawMessage(`1e999`), json.RawMessage(`{"a":1,"a":2}`),
 }
 

@@ -85,7 +85,7 @@ func checkQuery(raw string, query url.Values, op *operation) error {
 		case !slices.Contains(op.query, name):
 			list = append(list, fault.Issue{
 				Parameter: clip(name), Code: "unknown_parameter",
-				Detail: fmt.Sprintf("unknown parameter %q", clip(name)), Suggest: nearest(name, slices.Clone(op.query)),
+				Detail: fmt.Sprintf("unknown parameter %q", clip(name)), Suggest: fault.Nearest(name, op.query),
 			})
 		case len(values) > 1:
 			list = append(list, fault.Issue{Parameter: name, Code: "repeated_parameter", Detail: fmt.Sprintf("%q may be given once", name)})

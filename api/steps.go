@@ -53,7 +53,7 @@ func (a *API) GetStep(ctx context.Context, req GetStepRequestObject) (GetStepRes
 		paths = append(paths, s.Path)
 	}
 	e := fault.New(fault.KindNotFound, "step_not_found", "the run's workflow has no step %s", clip(req.Step))
-	e.Issues = []fault.Issue{{Parameter: "step", Code: e.Code, Detail: e.Detail, Suggest: nearest(req.Step, paths)}}
+	e.Issues = []fault.Issue{{Parameter: "step", Code: e.Code, Detail: e.Detail, Suggest: fault.Nearest(req.Step, paths)}}
 	return nil, e
 }
 

@@ -139,7 +139,7 @@ func (s *strict) unknown(schema *openapi3.Schema, name string, before int64) {
 	}
 	issue := fault.Issue{
 		Pointer: string(s.dec.StackPointer()), Code: "unknown_field",
-		Detail: fmt.Sprintf("unknown field %q", clip(name)), Suggest: nearest(name, names),
+		Detail: fmt.Sprintf("unknown field %q", clip(name)), Suggest: fault.Nearest(name, names),
 	}
 	issue.Line, issue.Col = position(s.raw, offset)
 	s.issues = append(s.issues, issue)
@@ -306,4 +306,13 @@ func locate(raw []byte, pointer string) int64 {
 func isName(dec *jsontext.Decoder) bool {
 	kind, length := dec.StackIndex(dec.StackDepth())
 	return kind == '{' && length%2 == 0
+}
+
+// clip keeps a name that a caller made up from filling an error.
+func clip(name string) string {
+	const nameBytesMax = 64
+	if len(name) <= nameBytesMax {
+		return name
+	}
+	return strings.ToValidUTF8(name[:nameBytesMax], "") + "…"
 }

@@ -153,12 +153,13 @@ end $$;
 
 create table event_other partition of event default;
 
--- One row for each event; tx is the transaction that wrote it.
+-- One row for each event; tx is the transaction that wrote it. Bodies are never read as text here (->>): that would
+-- stumble over the NUL escapes and lone surrogates that models emit.
 create view event_log as
 select run_id, seq, at, gen, attempt, v, kind, step, data, xmin as tx from event
 union all
-select e.run_id, e.seq + m.n::int4, e.at, (m.x ->> 2)::int2, (m.x ->> 3)::int2, e.v, m.x ->> 0, m.x ->> 1,
-    coalesce((m.x -> 4)::text, ''), e.xmin
+select e.run_id, e.seq + m.n::int4, e.at, (m.x -> 2)::text::int2, (m.x -> 3)::text::int2, e.v,
+    (m.x -> 0) #>> '{}', (m.x -> 1) #>> '{}', coalesce((m.x -> 4)::text, ''), e.xmin
 from event e cross join lateral json_array_elements(e.more::json) with ordinality m(x, n)
 where e.more <> '';
 

@@ -83,8 +83,10 @@ func TestCommitOfEverythingAtOnce(t *testing.T) {
 	fresh := id()
 	err := s.commit(t.Context(),
 		Change{Run: fresh, New: newRun(flow.RunStatusRunning), Events: events(1, 3), Row: row(flow.RunStatusSucceeded), Spend: []SpendLine{line, line}},
-		Change{Run: old, Eaten: []int64{messages[0].ID}, Events: events(2, 2), Spend: []SpendLine{line}, Row: row(flow.RunStatusRunning),
-			Told: []Message{{Run: fresh, Kind: "child", Body: json.RawMessage(`{"x":1}`)}, {Run: fresh, Kind: "child"}}})
+		Change{
+			Run: old, Eaten: []int64{messages[0].ID}, Events: events(2, 2), Spend: []SpendLine{line}, Row: row(flow.RunStatusRunning),
+			Told: []Message{{Run: fresh, Kind: "child", Body: json.RawMessage(`{"x":1}`)}, {Run: fresh, Kind: "child"}},
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,19 +116,26 @@ func TestBodiesAreKeptByteForByte(t *testing.T) {
 		`{"output":"\u0000"}`, `{"output":"\ud800"}`, `{"output":"\udc00\ud83d"}`, `{"b":1,"a":2,"b":3}`, `1e999999`, `"é\u00e9😀"`,
 		`{"output":"` + strings.Repeat("long ", 20_000) + `"}`, "",
 	}
-	run := id()
-	log := events(1, int32(len(bodies)))
-	for i := range log {
-		if bodies[i] != "" {
-			log[i].Body = json.RawMessage(bodies[i])
+	conn := direct(t, db)
+	for name, apart := range map[string]time.Duration{"a row each": time.Microsecond, "in one row": 0} {
+		run, log := id(), events(1, int32(len(bodies)))
+		for i := range log {
+			log[i].At = log[0].At.Add(time.Duration(i) * apart)
+			if bodies[i] != "" {
+				log[i].Body = json.RawMessage(bodies[i])
+			}
 		}
-	}
-	if err := s.commit(t.Context(), Change{Run: run, New: newRun(flow.RunStatusRunning), Events: log}); err != nil {
-		t.Fatal(err)
-	}
-	got := must(db.Logs(t.Context(), []uuid.UUID{run}))(t)[run]
-	if diff := cmp.Diff(log, got); diff != "" {
-		t.Errorf("log (-written +read):\n%s", diff)
+		if err := s.commit(t.Context(), Change{Run: run, New: newRun(flow.RunStatusRunning), Events: log}); err != nil {
+			t.Fatal(err)
+		}
+		got := must(db.Logs(t.Context(), []uuid.UUID{run}))(t)[run]
+		if diff := cmp.Diff(log, got); diff != "" {
+			t.Errorf("%s: log (-written +read):\n%s", name, diff)
+		}
+		viewed := ask[[]string](t, conn, `select array_agg(data order by seq) from event_log where run_id = $1`, run)
+		if diff := cmp.Diff(bodies, viewed); diff != "" {
+			t.Errorf("%s: event_log (-written +read):\n%s", name, diff)
+		}
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 // everything is a change of each kind.
 func everything(run uuid.UUID, eaten int64) []Change {
 	return []Change{
-		{Run: run, Events: events(2, 2), Row: row(flow.RunStatusSucceeded), Eaten: []int64{eaten}, Told: []Message{{Run: run, Kind: "x"}},
-			Spend: []SpendLine{{Hour: time.Now(), Tenant: TenantDefault, Calls: 1}}},
+		{
+			Run: run, Events: events(2, 2), Row: row(flow.RunStatusSucceeded), Eaten: []int64{eaten}, Told: []Message{{Run: run, Kind: "x"}},
+			Spend: []SpendLine{{Hour: time.Now(), Tenant: TenantDefault, Calls: 1}},
+		},
 		{Run: id(), New: newRun(flow.RunStatusRunning), Events: events(1, 1)},
 	}
 }

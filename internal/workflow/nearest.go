@@ -3,26 +3,16 @@ package workflow
 import (
 	"slices"
 	"strings"
+
+	"github.com/fermata-run/fermata/internal/fault"
 )
 
 // candidatesMax bounds the names listed when none is near.
 const candidatesMax = 12
 
-// nearest finds the name most likely meant: at most a third of its letters differ. Empty: none is near.
-func nearest(name string, known []string) string {
-	best, bestDistance := "", max(1, len(name)/3)+1
-	for _, k := range known {
-		d := distance(strings.ToLower(name), strings.ToLower(k), bestDistance)
-		if d < bestDistance && d < max(len(name), len(k)) {
-			best, bestDistance = k, d
-		}
-	}
-	return best
-}
-
 // didYouMean is the end of a sentence about an unknown name, and the name to use instead, if one is near.
 func didYouMean(name string, known []string) (tail, edit string) {
-	if edit = nearest(name, known); edit != "" {
+	if edit = fault.Nearest(name, known); edit != "" {
 		return `; did you mean "` + edit + `"?`, edit
 	}
 	known = slices.Sorted(slices.Values(known))
@@ -33,35 +23,4 @@ func didYouMean(name string, known []string) (tail, edit string) {
 		return "; there are " + strings.Join(known[:candidatesMax], ", ") + " and others", ""
 	}
 	return "; there is " + strings.Join(known, ", "), ""
-}
-
-// distance is the Damerau-Levenshtein distance (adjacent letters swapped count as one), or limit if it is not less. Of
-// very long names none is near.
-func distance(a, b string, limit int) int {
-	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
-		return limit
-	}
-	var rows [3][48]int
-	if len(b) >= len(rows[0]) {
-		return limit
-	}
-	before, last, row := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return min(last[len(b)], limit)
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fermata-run/fermata/internal/fault"
+
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
@@ -305,7 +307,7 @@ func (c *compiler) explain(e *environment, message string) (code, detail, edit s
 			return codeUnknownName, "only the input can be read here: the run is not there yet", ""
 		}
 		known := slices.Concat(e.roots, functionNames())
-		if edit := nearest(m[1], known); edit != "" {
+		if edit := fault.Nearest(m[1], known); edit != "" {
 			return codeUnknownName, fmt.Sprintf("there is no %q here; did you mean %q?", m[1], edit), edit
 		}
 		return codeUnknownName, fmt.Sprintf("there is no %q here; an expression reads %s", m[1], strings.Join(e.roots, ", ")), ""
