@@ -115,7 +115,7 @@ func TestBadInputs(t *testing.T) {
 		{"B77", "POST", "/v1/runs", `{}`, nil, 422, "workflow_or_definition"},
 		{"B79", "TRACE", "/v1/runs", nil, nil, 405, "method_not_allowed"},
 		{"B79", "BREW", "/v1/runs", nil, nil, 405, "method_not_allowed"},
-		{"B84", "POST", "/v1/runs", `{"workflow":"gr​eet"}`, nil, 400, "invalid_format"},
+		{"B84", "POST", "/v1/runs", `{"workflow":"gr\u200beet"}`, nil, 400, "invalid_format"},
 		{"B84", "POST", "/v1/runs", `{"workflow":"greet","labels":{"` + strings.Repeat("ü", 40) + `":""}}`, nil, 400, "invalid_label"},
 	}
 	for i, c := range cases {

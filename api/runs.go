@@ -324,6 +324,9 @@ func (a *API) fill(ctx context.Context, s *shown) error {
 	if err := json.Unmarshal(s.last.Body, s.result); err != nil {
 		return fmt.Errorf("read event %d of run %s: %w", s.last.Seq, s.row.ID, err)
 	}
+	if s.result.OutputOf != "" { // the output stands in the log where it was made
+		return a.fold(ctx, s)
+	}
 	if !s.with(GetRunParamsIncludeInput) {
 		return nil
 	}

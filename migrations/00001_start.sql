@@ -153,14 +153,19 @@ end $$;
 
 create table event_other partition of event default;
 
--- One row for each event; tx is the transaction that wrote it. Bodies are never read as text here (->>): that would
--- stumble over the NUL escapes and lone surrogates that models emit.
+-- One row for each event; tx is the transaction that wrote it. Bodies are taken apart by json_array_elements alone: the
+-- operators (->, ->>) stumble over the NUL escapes and lone surrogates that models emit.
 create view event_log as
 select run_id, seq, at, gen, attempt, v, kind, step, data, xmin as tx from event
 union all
-select e.run_id, e.seq + m.n::int4, e.at, (m.x -> 2)::text::int2, (m.x -> 3)::text::int2, e.v,
-    (m.x -> 0) #>> '{}', (m.x -> 1) #>> '{}', coalesce((m.x -> 4)::text, ''), e.xmin
+select e.run_id, e.seq + m.n::int4, e.at, f.gen::int2, f.attempt::int2, e.v, f.kind::json #>> '{}', f.step::json #>> '{}',
+    coalesce(f.data, ''), e.xmin
 from event e cross join lateral json_array_elements(e.more::json) with ordinality m(x, n)
+cross join lateral (
+    select min(x::text) filter (where n = 1) as kind, min(x::text) filter (where n = 2) as step,
+        min(x::text) filter (where n = 3) as gen, min(x::text) filter (where n = 4) as attempt,
+        min(x::text) filter (where n = 5) as data
+    from json_array_elements(m.x) with ordinality f(x, n)) f
 where e.more <> '';
 
 -- +goose StatementBegin

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -39,11 +40,19 @@ const description = "Runs workflows of AI agents, durably, on Postgres.\n\n" +
 	"Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 not allowed, 5 conflict, 10 the run failed, 11 it was cancelled, " +
 	"124 timeout, 130 interrupted."
 
+// gcPercent lets the heap grow further between collections than Go does by itself: what a node keeps is small (about
+// 10 KB a run), what it throws away is much, and collecting it took a fifth of the throughput. GOGC and GOMEMLIMIT hold
+// if they are set.
+const gcPercent = 400
+
 func main() {
 	// The first signal asks for an orderly end. The second one finds the default handler back in place and ends the
 	// program at once.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	if _, told := os.LookupEnv("GOGC"); !told {
+		debug.SetGCPercent(gcPercent)
+	}
 	s := newScreen(os.Stdin, os.Stdout, os.Stderr)
 	code := run(ctx, os.Args[1:], s)
 	stop()

@@ -1,6 +1,9 @@
 package engine
 
 import (
+	"errors"
+	"slices"
+
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
 )
@@ -46,9 +49,18 @@ func (b *batch) add(h *holding, events []flow.Event) *store.Change {
 	return c
 }
 
-// without takes the change of a run out again: its data was refused before.
+// without takes the change of a run out again. Who waits for it is told that it was not taken.
 func (b *batch) without(h *holding) {
-	if h.batch == b {
-		b.changes[h.at] = store.Change{Run: h.run.ID}
+	if h.batch != b {
+		return
 	}
+	b.changes[h.at] = store.Change{Run: h.run.ID}
+	b.waiting = slices.DeleteFunc(b.waiting, func(w waiting) bool {
+		if w.at == h.at {
+			w.done <- errEvicted
+		}
+		return w.at == h.at
+	})
 }
+
+var errEvicted = errors.New("the rules broke over the run")

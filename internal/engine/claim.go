@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
 )
@@ -40,9 +42,6 @@ func (s *shard) claims(ctx context.Context, r *reign) {
 			s.log.Warn("quarantine run", "error", err)
 		}
 		if err := s.claim(ctx, r); err != nil && ctx.Err() == nil {
-			if errors.Is(err, store.ErrLeaseLost) && r.trusted() {
-				continue // the epoch was raised meanwhile; a lease that is gone shows in its renewal
-			}
 			s.log.Warn("claim runs", "error", err)
 			pause(ctx, retryWaitMax)
 		}
@@ -66,7 +65,11 @@ func (s *shard) claim(ctx context.Context, r *reign) error {
 		if room <= 0 {
 			return nil
 		}
-		claimed, err := s.cfg.Store.Claim(ctx, r.current(), room, flow.FormatMax)
+		lease := r.current()
+		claimed, err := s.cfg.Store.Claim(ctx, lease, room, flow.FormatMax)
+		if errors.Is(err, store.ErrLeaseLost) && !r.gone(lease) {
+			return nil // its epoch was raised meanwhile
+		}
 		if err != nil {
 			return err
 		}
@@ -129,24 +132,33 @@ func (s *shard) reconcile(ctx context.Context, r *reign) error {
 // load reads claimed runs back and hands them to the loop. Runs that cannot be read are set aside; a failure to read
 // at all leaves them to the next reconciliation.
 func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) error {
-	ids := make([]uuid.UUID, 0, len(claimed))
-	for _, c := range claimed {
+	claimed = slices.DeleteFunc(slices.Clone(claimed), func(c store.Claimed) bool {
 		if c.Crashes >= crashesMax {
 			s.toQuarantine(c.Run, fmt.Sprintf("its attempts were at work in %d nodes that died", c.Crashes))
-			continue
 		}
-		ids = append(ids, c.Run)
-	}
-	if len(ids) == 0 {
+		return c.Crashes >= crashesMax
+	})
+	if len(claimed) == 0 {
 		return nil
+	}
+	ids := make([]uuid.UUID, len(claimed))
+	for i, c := range claimed {
+		ids[i] = c.Run
 	}
 	messages, err := s.cfg.Store.RunInbox(ctx, ids)
 	if err != nil {
 		return err
 	}
 	logs, err := s.cfg.Store.Logs(ctx, ids)
-	if err != nil {
+	switch {
+	case err == nil:
+	case ctx.Err() != nil || fault.Is(err, fault.KindUnavailable):
 		return err
+	case len(ids) == 1:
+		s.toQuarantine(ids[0], err.Error())
+		return nil
+	default: // one of them cannot be read: find out which
+		return s.loadEach(ctx, r, claimed)
 	}
 	told := map[uuid.UUID][]store.Message{}
 	for _, m := range messages {
@@ -154,11 +166,7 @@ func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) err
 	}
 	var list []*loaded
 	for _, c := range claimed {
-		log, ok := logs[c.Run]
-		if !ok {
-			continue
-		}
-		run, err := s.fold(ctx, c, log)
+		run, err := s.fold(ctx, c, logs[c.Run])
 		var unreadable *unreadableError
 		switch {
 		case errors.As(err, &unreadable):
@@ -170,6 +178,15 @@ func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) err
 		}
 	}
 	return s.arrive(ctx, arrival{loaded: list})
+}
+
+func (s *shard) loadEach(ctx context.Context, r *reign, claimed []store.Claimed) error {
+	for i := range claimed {
+		if err := s.load(ctx, r, claimed[i:i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fold reads one run; a panic over a strange log is an unreadable log.

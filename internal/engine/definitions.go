@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -32,6 +33,9 @@ func (d *definitions) get(ctx context.Context, tenant uuid.UUID, hash workflow.H
 		return w, nil
 	}
 	body, err := d.db.Definition(ctx, tenant, hash)
+	if fault.Is(err, fault.KindNotFound) {
+		return nil, &unreadableError{fmt.Errorf("read definition %s: %w", hash, err)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read definition %s: %w", hash, err)
 	}

@@ -6,6 +6,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,7 @@ const (
 	reconcileTime = 10 * time.Second
 	timersHorizon = time.Minute // timers further away are found by a sweep through memory
 	retryWaitMax  = time.Second
+	sampleEvery   = 15 * time.Second
 )
 
 // Engine runs the shards of one node.
@@ -72,6 +74,7 @@ type Engine struct {
 	definitions *definitions
 	watch       watchers
 	inboxNudge  chan struct{}
+	eaten       eaten
 }
 
 // New makes an Engine; Run starts it.
@@ -175,7 +178,23 @@ func errNoLease() error {
 
 // Submit makes a run durable and, where there is room, starts it. It returns after COMMIT. A *fault.Error says what
 // is wrong with the submission, or that it cannot be taken now; any other error leaves it open whether the run exists.
+// A run that exists already is durable, and nothing happens.
 func (e *Engine) Submit(ctx context.Context, sub *flow.Submission) error {
+	err := e.submit(ctx, sub)
+	var refused *store.RefusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch exists, asked := e.cfg.Store.HasEvent(ctx, sub.ID, 1); {
+	case asked != nil:
+		return fmt.Errorf("look for run %s, which was refused: %s", sub.ID, asked.Error()) // and no fault: it may exist
+	case exists:
+		return nil
+	}
+	return refusal(err)
+}
+
+func (e *Engine) submit(ctx context.Context, sub *flow.Submission) error {
 	if e.draining.Load() {
 		return errDraining()
 	}
@@ -190,6 +209,13 @@ func (e *Engine) Submit(ctx context.Context, sub *flow.Submission) error {
 	select {
 	case err := <-done:
 		return err
+	case <-s.stopped: // whatever was taken up has been answered before
+		select {
+		case err := <-done:
+			return err
+		default:
+			return errDraining()
+		}
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -230,46 +256,6 @@ func nudge(c chan struct{}) {
 	}
 }
 
-// pollInbox brings messages to the runs this node owns.
-func (e *Engine) pollInbox(ctx context.Context) {
-	for ctx.Err() == nil {
-		select {
-		case <-e.inboxNudge:
-		case <-time.After(jittered(inboxEvery)):
-		case <-ctx.Done():
-			return
-		}
-		if err := e.readInbox(ctx); err != nil && ctx.Err() == nil {
-			e.log.Warn("read inbox", "error", err)
-			pause(ctx, retryWaitMax)
-		}
-	}
-}
-
-func (e *Engine) readInbox(ctx context.Context) error {
-	byLease := map[uuid.UUID]*shard{}
-	var leases []uuid.UUID
-	for _, s := range e.shards {
-		if lease, ok := s.lease(); ok {
-			byLease[lease.ID] = s
-			leases = append(leases, lease.ID)
-		}
-	}
-	if len(leases) == 0 {
-		return nil
-	}
-	messages, err := e.cfg.Store.Inbox(ctx, leases, inboxMax)
-	if err != nil || len(messages) == 0 {
-		return err
-	}
-	for _, s := range byLease { // a shard passes over the messages of runs it does not hold
-		if err := s.arrive(ctx, arrival{told: messages}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // sample refreshes the gauges that only the database knows.
 func (e *Engine) sample(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -283,7 +269,7 @@ func (e *Engine) sample(ctx context.Context) {
 			}
 		}
 		e.metrics.Leases(leases)
-		pause(ctx, leaseTTLDefault)
+		pause(ctx, sampleEvery)
 	}
 }
 

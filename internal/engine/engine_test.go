@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,10 +36,16 @@ func TestRunFromSubmissionToResult(t *testing.T) {
 	if row.StepsDone != 3 || row.FinishedAt == nil {
 		t.Errorf("the row is not the run's: %+v", row)
 	}
-	log := n.log(id)
-	var result flow.Result
-	if err := json.Unmarshal(log[len(log)-1].Body, &result); err != nil || string(result.Output) != `{"v":3}` {
-		t.Errorf("result %s, %v", result.Output, err)
+	w, err := workflow.Compile([]byte(chain3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, err := flow.Fold(id, store.TenantDefault, w, n.log(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result := run.View().Result; result == nil || string(result.Output) != `{"v":3}` {
+		t.Errorf("result %+v", result)
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/store"
@@ -64,7 +65,10 @@ func (f *flusher) flush(ctx context.Context, changes []store.Change, offset int,
 	if err := f.flush(ctx, changes[:half], offset, refused); err != nil {
 		return err
 	}
-	return f.flush(ctx, changes[half:], offset+half, refused)
+	if err := f.flush(ctx, changes[half:], offset+half, refused); err != nil {
+		return fmt.Errorf("%w: a part was written; then: %w", store.ErrUnknown, err)
+	}
+	return nil
 }
 
 // commit sends one statement until its fate is known. What certainly was not written is sent again; what may have
@@ -83,8 +87,11 @@ func (f *flusher) commit(ctx context.Context, changes []store.Change) error {
 		if errors.Is(err, store.ErrUnknown) {
 			f.s.metrics.TxRetried("unknown")
 			landed, err := f.resolve(ctx, changes)
-			if err != nil || landed {
-				return err
+			if err != nil {
+				return fmt.Errorf("%w: %w", store.ErrUnknown, err)
+			}
+			if landed {
+				return nil
 			}
 			continue
 		}
@@ -99,8 +106,8 @@ func (f *flusher) commit(ctx context.Context, changes []store.Change) error {
 func (f *flusher) resolve(ctx context.Context, changes []store.Change) (landed bool, err error) {
 	for wait := 5 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, retryWaitMax) {
 		var lease store.Lease
-		if lease, err = f.s.cfg.Store.Raise(ctx, f.reign.current()); err == nil {
-			f.reign.raise(lease)
+		if lease, err = f.s.cfg.Store.Raise(ctx, f.reign.raise()); err == nil {
+			f.reign.raised(lease)
 			break
 		}
 		if errors.Is(err, store.ErrLeaseLost) {

@@ -29,21 +29,27 @@ func (s *shard) keep(ctx context.Context, r *reign) {
 		}
 		lease := r.current()
 		asked := time.Now()
-		now, err := s.cfg.Store.Renew(ctx, lease, s.cfg.LeaseTTL)
+		now, err := s.renew(ctx, lease)
 		switch {
 		case err == nil:
 			s.clock.set(now, time.Now())
 			r.renewed(asked)
 			wait = s.cfg.LeaseTTL / 3
-			s.signal(arrival{renewed: true})
-		case errors.Is(err, store.ErrLeaseLost) && r.current() == lease:
-			r.lose()
+			nudge(s.renewals)
+		case errors.Is(err, store.ErrLeaseLost) && r.gone(lease):
 			return
 		case ctx.Err() == nil:
 			wait = min(retryWaitMax, s.cfg.LeaseTTL/3)
 			s.log.Warn("renew lease", "error", err)
 		}
 	}
+}
+
+// renew gives up early: a connection that went silent must not cost the lease.
+func (s *shard) renew(ctx context.Context, lease store.Lease) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.LeaseTTL/3)
+	defer cancel()
+	return s.cfg.Store.Renew(ctx, lease, s.cfg.LeaseTTL)
 }
 
 // sweep takes over from nodes that stopped: it closes expired leases, frees their runs, and drops them. What another

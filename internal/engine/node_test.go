@@ -200,4 +200,18 @@ func exec(t *testing.T, url, sql string, args ...any) {
 	}
 }
 
+// one asks beside the service for a single value.
+func one[T any](t *testing.T, url, sql string, args ...any) (value T) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // the test is over
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
 type engineConfig = engine.Config

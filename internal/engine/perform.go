@@ -14,13 +14,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 	s.flushing = false
 	b := done.batch
 	s.metrics.Committed(done.took, len(b.changes), b.events)
-	for _, w := range b.waiting {
-		if err := done.refused[w.at]; err != nil {
-			w.done <- refusal(err)
-		} else {
-			w.done <- nil
-		}
-	}
+	s.answer(done)
 	for i, h := range b.of {
 		if err := done.refused[i]; err != nil {
 			s.refuse(h, err)
@@ -32,6 +26,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 			s.count(h, events)
 			s.watch.notify(h.run.ID)
 		}
+		s.eaten.add(b.changes[i].Eaten)
 		for _, id := range b.changes[i].Eaten {
 			delete(h.told, id)
 		}
@@ -40,10 +35,15 @@ func (s *shard) committed(work context.Context, done flushed) {
 			s.perform(work, h)
 		case h.batch == b: // nothing of it is still to be written
 			s.release(h)
-			if s.cfg.Finished != nil && h.run.Status().Ended() {
-				s.cfg.Finished(h.run.ID, h.run.Status())
+			delete(s.refused, h.run.ID)
+			if row := b.changes[i].Row; s.cfg.Finished != nil && row != nil && row.Status.Ended() {
+				s.cfg.Finished(h.run.ID, row.Status)
 			}
 		}
+	}
+	s.quarantineBroken()
+	if s.backlog.Load() && int(s.held.Load()) <= s.room()/2 {
+		nudge(s.claimNudge)
 	}
 	s.busy.Store(int32(s.atWork)) //nolint:gosec // bounded by what fits in memory
 	s.gauge()
@@ -68,11 +68,12 @@ func (s *shard) refuse(h *holding, err error) {
 		s.evict(h)
 		return
 	}
-	if s.refusals[h.run.ID]++; s.refusals[h.run.ID] > 1 {
-		delete(s.refusals, h.run.ID)
+	if s.refused[h.run.ID] {
+		delete(s.refused, h.run.ID)
 		s.setAside(h, "refused by the database: "+err.Error())
 		return
 	}
+	s.refused[h.run.ID] = true
 	s.evict(h)
 	s.checked.Store(0) // look at the table now
 	nudge(s.claimNudge)
@@ -101,6 +102,17 @@ func (s *shard) perform(work context.Context, h *holding) {
 			return
 		}
 		s.start(work, h, start)
+	}
+}
+
+// startDeferred starts what was held back while the lease was not trusted.
+func (s *shard) startDeferred(work context.Context) {
+	if !s.deferred {
+		return
+	}
+	s.deferred = false
+	for _, h := range s.runs {
+		s.perform(work, h)
 	}
 }
 
@@ -187,7 +199,7 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 	case flow.KindRunSubmitted:
 		s.metrics.RunAccepted(run.Workflow().Name, "api")
 	case flow.KindStepStarted:
-		if stat := run.Stat(e.Step); e.Attempt > 0 && e.At.Equal(run.Summary().StartedAt) && stat.StartedAt.Equal(e.At) {
+		if e.Seq == run.FirstStart() {
 			s.metrics.RunStarted(e.At.Sub(run.CreatedAt()))
 		}
 	case flow.KindStepSucceeded:

@@ -21,6 +21,7 @@ type shard struct {
 	clock      clock
 	arrivals   chan arrival
 	claimNudge chan struct{}
+	renewals   chan struct{} // the lease was renewed: what was held back may start
 	drained    chan struct{} // closed when the node drains
 	stopped    chan struct{} // closed when nothing takes arrivals any more
 	reign      atomic.Pointer[reign]
@@ -28,7 +29,7 @@ type shard struct {
 	busy       atomic.Int32 // attempts at work
 	backlog    atomic.Bool  // runs wait that no node had room for
 	checked    atomic.Int64 // when memory was last compared with the table
-	asides     chan aside
+	asides     chan aside   // for the claimer
 
 	// Of the reign at hand; the loop's own.
 	runs     map[uuid.UUID]*holding
@@ -36,8 +37,9 @@ type shard struct {
 	flushing bool
 	timers   timers
 	atWork   int
-	deferred bool              // starts were held back: the lease was not trusted
-	refusals map[uuid.UUID]int // commits refused on a run's data
+	deferred bool               // starts were held back: the lease was not trusted
+	refused  map[uuid.UUID]bool // evicted once, because Postgres did not take their data
+	broken   []aside            // to be set aside when nothing of them is on its way to Postgres
 }
 
 // arrival is one thing for the loop to take up. Exactly one field is set.
@@ -45,9 +47,8 @@ type arrival struct {
 	report  *report
 	submit  *submission
 	loaded  []*loaded
-	told    []store.Message
+	read    *reading
 	missing *missing
-	renewed bool
 }
 
 // report is what a worker says, and of which run.
@@ -69,6 +70,7 @@ type reign struct {
 	lease    store.Lease
 	trust    time.Time // our clock: until then nobody can have taken the lease over
 	ttl      time.Duration
+	raising  bool // the epoch is on its way up: nobody but the flusher can tell whether the lease is lost
 	lost     chan struct{}
 	loseOnce sync.Once
 }
@@ -79,10 +81,29 @@ func (r *reign) current() store.Lease {
 	return r.lease
 }
 
-func (r *reign) raise(l store.Lease) {
+// raise is current for the flusher, before it raises the epoch; raised is told how that went.
+func (r *reign) raise() store.Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lease = l
+	r.raising = true
+	return r.lease
+}
+
+func (r *reign) raised(l store.Lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lease, r.raising = l, false
+}
+
+// gone ends the reign if the lease that Postgres does not know any more is the one at hand, and says whether it is.
+func (r *reign) gone(l store.Lease) bool {
+	r.mu.Lock()
+	is := r.lease == l && !r.raising
+	r.mu.Unlock()
+	if is {
+		r.lose()
+	}
+	return is
 }
 
 // renewed: the lease lives at least one ttl from when the renewal was asked for; a second is kept for starting work.
@@ -103,7 +124,7 @@ func (r *reign) lose() { r.loseOnce.Do(func() { close(r.lost) }) }
 func newShard(e *Engine, no int) *shard {
 	return &shard{
 		Engine: e, no: no, arrivals: make(chan arrival, arrivalsMax), claimNudge: make(chan struct{}, 1),
-		drained: make(chan struct{}), stopped: make(chan struct{}), asides: make(chan aside, asidesMax),
+		renewals: make(chan struct{}, 1), drained: make(chan struct{}), stopped: make(chan struct{}), asides: make(chan aside, asidesMax),
 	}
 }
 
@@ -171,7 +192,6 @@ func (s *shard) run(ctx context.Context) {
 func (s *shard) until(ctx context.Context, stop <-chan struct{}, fn func(context.Context)) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ctx, cancel)()
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
@@ -203,21 +223,27 @@ func (s *shard) rule(ctx context.Context) {
 	r := s.reign.Load()
 	work, stopWork := context.WithCancelCause(ctx) // of the attempts started under this lease
 	aside, stopAside := context.WithCancel(ctx)
+	flush, stopFlush := context.WithCancel(ctx)
 	f := newFlusher(s, r)
 	var around sync.WaitGroup
 	around.Go(func() { s.keep(aside, r) })
 	around.Go(func() { s.claims(aside, r) })
-	around.Go(func() { f.run(ctx) })
+	around.Go(func() { f.run(flush) })
 
 	s.runs, s.batch, s.flushing, s.timers, s.atWork = map[uuid.UUID]*holding{}, newBatch(), false, timers{}, 0
-	s.refusals, s.deferred = map[uuid.UUID]int{}, false
+	s.refused, s.broken, s.deferred = map[uuid.UUID]bool{}, nil, false
 	s.checked.Store(time.Now().UnixNano())
 	handBack := s.loop(ctx, work, r, f)
 	stopWork(errStopped)
 	s.abandon()
 	stopAside()
 	close(f.batches)
-	around.Wait()
+	// Without a lease the last batch is refused as soon as Postgres answers. A node that drains does not wait for that.
+	s.until(ctx, s.drained, func(ctx context.Context) {
+		defer context.AfterFunc(ctx, stopFlush)()
+		around.Wait()
+	})
+	stopFlush()
 	s.answerLast(f)
 	if handBack {
 		s.handBack(context.WithoutCancel(ctx), r)
@@ -237,16 +263,18 @@ func (s *shard) loop(ctx, work context.Context, r *reign, f *flusher) bool {
 		}
 		select {
 		case a := <-arrivals:
-			s.take(work, a)
-			s.takeWaiting(work)
+			s.take(a)
+			s.takeWaiting()
 		case done := <-f.done:
 			if done.err != nil {
-				s.failWaiting(done.batch, done.err)
+				s.answer(done)
 				return false
 			}
 			s.committed(work, done)
+		case <-s.renewals:
+			s.startDeferred(work)
 		case <-tick.C:
-			s.fire(work)
+			s.fire()
 		case <-r.lost:
 			return false
 		case <-drained:
@@ -281,11 +309,11 @@ const (
 )
 
 // takeWaiting takes up what else has arrived, so that one commit holds it all.
-func (s *shard) takeWaiting(work context.Context) {
+func (s *shard) takeWaiting() {
 	for !s.batch.full() {
 		select {
 		case a := <-s.arrivals:
-			s.take(work, a)
+			s.take(a)
 		default:
 			return
 		}
@@ -302,7 +330,7 @@ func (s *shard) handOver(f *flusher) {
 
 // abandon forgets all runs: they are read again from the log by whoever claims them.
 func (s *shard) abandon() {
-	s.failWaiting(s.batch, errNoLease())
+	s.answer(flushed{batch: s.batch, err: store.ErrLeaseLost})
 	if n := len(s.runs); n > 0 && !s.isDraining() {
 		s.log.Warn("shard lost its lease: its runs go on elsewhere", slog.Int("shard", s.no), slog.Int("runs", n))
 	}
@@ -313,24 +341,29 @@ func (s *shard) abandon() {
 	}
 	s.runs = nil
 	s.held.Store(0)
+	s.busy.Store(0)
+	s.gauge()
 }
 
-// failWaiting answers those who wait for a batch: err is nil where it was written.
-func (s *shard) failWaiting(b *batch, err error) {
-	if errors.Is(err, store.ErrLeaseLost) { // certainly not written
-		err = errNoLease()
-	}
-	for _, w := range b.waiting {
+// answer tells those who wait for a batch what has become of it.
+func (s *shard) answer(done flushed) {
+	for _, w := range done.batch.waiting {
+		err := done.err
+		switch {
+		case errors.Is(err, store.ErrLeaseLost) && !errors.Is(err, store.ErrUnknown): // certainly not written
+			err = errNoLease()
+		case err == nil:
+			err = done.refused[w.at]
+		}
 		w.done <- err
 	}
-	b.waiting = nil
 }
 
 // answerLast answers the submissions of a batch whose fate came to be known after the loop had ended.
 func (s *shard) answerLast(f *flusher) {
 	select {
 	case done := <-f.done:
-		s.failWaiting(done.batch, done.err)
+		s.answer(done)
 	default:
 	}
 }
@@ -341,7 +374,7 @@ func (s *shard) handBack(ctx context.Context, r *reign) {
 	defer cancel()
 	s.retry(ctx, "hand back runs", func(ctx context.Context) error {
 		lease := r.current()
-		if err := s.cfg.Store.CloseOwn(ctx, lease); err != nil {
+		if err := s.cfg.Store.CloseOwn(ctx, lease); err != nil && !errors.Is(err, store.ErrLeaseLost) { // closed: by us before, or by others
 			return err
 		}
 		return s.free(ctx, lease.ID, "drain")

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"container/heap"
-	"context"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,7 +42,7 @@ func (s *shard) schedule(h *holding) {
 }
 
 // fire decides the runs whose time has come.
-func (s *shard) fire(_ context.Context) {
+func (s *shard) fire() {
 	now := s.clock.now()
 	if now.Sub(s.timers.swept) > timersHorizon/2 {
 		s.timers.swept = now

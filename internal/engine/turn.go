@@ -19,7 +19,7 @@ type holding struct {
 	batch     *batch
 	at        int
 	hands     []hand
-	told      map[int64]struct{} // messages applied and perhaps not yet deleted
+	told      map[int64]struct{} // messages applied, whose deletion is not durable yet
 	crashes   int16
 	leaving   bool      // its last change releases it; everything else is left to the next claim
 	scheduled time.Time // the earliest timer set for it
@@ -34,7 +34,7 @@ type hand struct {
 }
 
 // take takes up one arrival.
-func (s *shard) take(work context.Context, a arrival) {
+func (s *shard) take(a arrival) {
 	switch {
 	case a.report != nil:
 		s.takeReport(a.report)
@@ -44,17 +44,14 @@ func (s *shard) take(work context.Context, a arrival) {
 		for _, l := range a.loaded {
 			s.takeLoaded(l)
 		}
-	case a.told != nil:
-		for _, m := range a.told {
-			s.takeMessage(m)
+	case a.read != nil && !a.read.stale():
+		for _, m := range a.read.messages {
+			if !s.eaten.has(m.ID) {
+				s.takeMessage(m)
+			}
 		}
 	case a.missing != nil:
 		a.missing.answer <- s.notHeld(a.missing.runs)
-	case a.renewed && s.deferred:
-		s.deferred = false
-		for _, h := range s.runs {
-			s.perform(work, h)
-		}
 	}
 }
 
@@ -81,7 +78,11 @@ func (s *shard) takeReport(r *report) {
 // takeSubmission opens a run. Where there is no room, or others wait already, only its submission is recorded: a
 // claim starts it.
 func (s *shard) takeSubmission(sub *submission) {
-	run, events, err := flow.Open(*sub.sub, s.clock.now())
+	if h := s.runs[sub.sub.ID]; h != nil {
+		sub.done <- h.submitted()
+		return
+	}
+	run, events, err := s.open(*sub.sub)
 	if err != nil {
 		sub.done <- err
 		return
@@ -91,6 +92,7 @@ func (s *shard) takeSubmission(sub *submission) {
 	if !owned {
 		events = events[:1]
 		h.leaving = true
+		s.backlog.Store(true)
 	}
 	change := s.batch.add(h, events)
 	change.New = newRun(sub.sub, run, events[0].At, owned)
@@ -100,6 +102,25 @@ func (s *shard) takeSubmission(sub *submission) {
 	}
 	s.hold(h)
 	s.after(h, change)
+}
+
+// submitted is what to say to who submits a run again.
+func (h *holding) submitted() error {
+	if h.durable > 0 {
+		return nil
+	}
+	return fmt.Errorf("run %s was submitted before, and is not durable yet", h.run.ID)
+}
+
+// open is flow.Open; a panic in the rules costs the submission, not the shard.
+func (s *shard) open(sub flow.Submission) (run *flow.Run, events []flow.Event, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("open run: panic in the rules: %v", p)
+			s.log.Error("submission", "error", err)
+		}
+	}()
+	return flow.Open(sub, s.clock.now())
 }
 
 func newRun(sub *flow.Submission, run *flow.Run, at time.Time, owned bool) *store.NewRun {
@@ -265,9 +286,20 @@ func (s *shard) notHeld(runs []uuid.UUID) []uuid.UUID {
 }
 
 // setAside takes a run out of work for an operator: its log or the rules are broken, and a loop would break more.
+// What of it is on its way to Postgres gets there first: nothing is added to a run that is nobody's.
 func (s *shard) setAside(h *holding, reason string) {
 	s.evict(h)
-	s.toQuarantine(h.run.ID, reason)
+	s.broken = append(s.broken, aside{run: h.run.ID, reason: reason})
+	if !s.flushing {
+		s.quarantineBroken()
+	}
+}
+
+func (s *shard) quarantineBroken() {
+	for _, a := range s.broken {
+		s.toQuarantine(a.run, a.reason)
+	}
+	s.broken = nil
 }
 
 // evict forgets a run: what of it is durable is read again by the next reconciliation.

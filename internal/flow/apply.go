@@ -47,7 +47,11 @@ func (r *Run) applyRun(e Event, body any) {
 		}
 		r.enter(section, e)
 	case *Result:
-		r.result, r.endedAt = b, e.At
+		result := *b
+		if def := r.w.Step(b.OutputOf); def != nil {
+			result.Output = r.steps[def.Index].last.Output
+		}
+		r.result, r.endedAt = &result, e.At
 		r.moveRun(map[Kind]RunStatus{
 			KindRunSucceeded: RunStatusSucceeded, KindRunFailed: RunStatusFailed, KindRunCancelled: RunStatusCancelled,
 		}[e.Kind])
@@ -140,7 +144,7 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	}
 	if s.isLeaf() {
 		if r.startedAt.IsZero() {
-			r.startedAt = e.At
+			r.startedAt, r.firstStart = e.At, e.Seq
 		}
 		r.open = append(r.open, s.def.Index)
 		return
@@ -241,16 +245,19 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 	}
 }
 
-// mayBegin: its section is the one at work, nothing decided the run yet, and what is around it is open.
+// mayBegin: its section is the one at work, nothing decided the run yet, and all that is around it is open.
 func (r *Run) mayBegin(s *step) bool {
 	if s.def.Section != r.section || (r.section == workflow.SectionMain && r.fate != "") || r.cut {
 		return false
 	}
-	if s.def.Parent == nil {
-		return true
+	for s.def.Parent != nil {
+		p := &r.steps[s.def.Parent.Index]
+		if p.status != StepStatusRunning || !r.runsInside(p, s) {
+			return false
+		}
+		s = p
 	}
-	p := &r.steps[s.def.Parent.Index]
-	return p.status == StepStatusRunning && r.runsInside(p, s)
+	return true
 }
 
 // runsInside: a step of a switch belongs to what runs only if its case was chosen.

@@ -77,9 +77,11 @@ type (
 	SectionEntered struct {
 		Section string `json:"section"` // on_failure, finally
 	}
-	// Result is the body of the last event of a run.
+	// Result is the body of the last event of a run. A run without an output of its own returns that of its last
+	// listed step: the log names the step instead of repeating what it made; Output is filled in when it is folded.
 	Result struct {
 		Output     json.RawMessage `json:"output,omitempty"`
+		OutputOf   Path            `json:"output_of,omitempty"`
 		Error      *Failure        `json:"error,omitempty"`
 		Provenance []Provenance    `json:"provenance,omitempty"`
 		Unresolved []Unresolved    `json:"unresolved,omitempty"`

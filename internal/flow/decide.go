@@ -114,11 +114,19 @@ func (r *Run) end() {
 	case RunStatusCancelled:
 		r.emit(KindRunCancelled, nil, result)
 	default:
-		result.Output = r.output
-		if result.Output == nil { // folded from a log since the main list was done
-			result.Output, _ = r.renderOutput() //nolint:errcheck // it rendered when the section was closed
-		}
+		r.finishOutput(result)
 		r.emit(KindRunSucceeded, nil, result)
+	}
+}
+
+// finishOutput puts the output into the result, or the name of the step that made it.
+func (r *Run) finishOutput(result *Result) {
+	if last := r.w.Main[len(r.w.Main)-1]; r.w.Output == nil && r.steps[last.Index].status == StepStatusSucceeded {
+		result.OutputOf = last.Path
+		return
+	}
+	if result.Output = r.output; result.Output == nil { // folded from a log since the main list was done
+		result.Output, _ = r.renderOutput() //nolint:errcheck // it rendered when the section was closed
 	}
 }
 
@@ -206,11 +214,12 @@ func (r *Run) decideFate(k Kind, body any) {
 }
 
 // claimed takes up a run that was just loaded. Attempts that were at work run again under their number, except where
-// a repetition could do harm.
+// a repetition could do harm. What a message has started since the log was read is not meant.
 func (r *Run) claimed() {
 	for _, i := range slices.Clone(r.open) {
 		s := &r.steps[i]
 		switch {
+		case s.startSeq > r.folded:
 		case r.cut:
 			r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason()})
 		case s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe:
@@ -258,8 +267,8 @@ func (r *Run) fired() {
 		}
 		return
 	}
-	r.ready = nil
 	r.cancelOpen("section_timeout")
+	r.ready = nil // after it: whoever waited for a cancelled step would be ready now
 }
 
 // timeoutContainer ends a container that took too long, and what is at work in it.

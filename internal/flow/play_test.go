@@ -117,6 +117,10 @@ func (s *stage) command(text string) string {
 	case "crash":
 		s.fold()
 		return s.decide(flow.Claimed{})
+	case "claim": // of a run that was sent a message: as crash, but the message is applied first
+		kind, body, _ := strings.Cut(rest, " ")
+		s.fold()
+		return s.decide(flow.Told{Kind: kind, Body: json.RawMessage(body)}) + s.decide(flow.Claimed{})
 	case "pending":
 		return s.pending()
 	case "rest":

@@ -69,7 +69,8 @@ func compile(t interface{ Fatal(...any) }, definition string) *workflow.Workflow
 
 // TestRandomRuns: whatever happens to a run and in whatever order, with crashes in between, the rules never panic,
 // what is finished never moves within its generation, the same causes give the same events, the fold of the events
-// is the state, other expressions do not change what a log folds to, and every run can be brought to an end.
+// is the state, other expressions do not change what a log folds to, a time that has come is dealt with, and every run
+// can be brought to an end.
 func TestRandomRuns(t *testing.T) {
 	w := compile(t, randomDefinition)
 	changed := compile(t, strings.NewReplacer(
@@ -113,6 +114,9 @@ func (m *machine) decide(t *rapid.T, c flow.Cause) {
 		t.Fatalf("the same cause gave other events:\n%s", diff)
 	}
 	m.log = append(m.log, events...)
+	if _, told := c.(flow.Told); !told && !m.run.Status().Ended() && !m.run.Due().After(m.now) {
+		t.Fatalf("at %s it is still due at %s", m.now, m.run.Due())
+	}
 }
 
 func (m *machine) cause(t *rapid.T) {

@@ -23,6 +23,7 @@ type Run struct {
 	input     any // decoded, once an expression reads it
 
 	seq     int32
+	folded  int32 // events up to here were read from the log
 	status  RunStatus
 	broken  error // an event that the tables do not allow: the log is not ours to go on with
 	section workflow.Section
@@ -35,6 +36,7 @@ type Run struct {
 	sectionSince time.Time
 	cutSince     time.Time
 	startedAt    time.Time // of the first attempt
+	firstStart   int32     // the event that started it
 	endedAt      time.Time
 
 	steps    []step
@@ -182,7 +184,7 @@ func Fold(id, tenant uuid.UUID, w *workflow.Workflow, log []Event) (*Run, error)
 	if r.seq == 0 {
 		return nil, fmt.Errorf("the log of run %s is empty", id)
 	}
-	r.charged = nil
+	r.charged, r.folded = nil, r.seq
 	r.ready = slices.DeleteFunc(r.ready, func(i int) bool { return !r.isReady(&r.steps[i]) })
 	return r, nil
 }

@@ -34,7 +34,7 @@ func (r *Run) begin(s *step) {
 		r.choose(s)
 	case s.status == StepStatusRunning && !s.isLeaf():
 		r.closeContainer(s)
-	case s.status == StepStatusPending:
+	case s.status == StepStatusPending && r.mayBegin(s): // else what is around it was closed while it waited for a place
 		r.beginPending(s)
 	}
 }

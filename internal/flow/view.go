@@ -217,6 +217,9 @@ func (r *Run) Submitted() Submitted { return r.submitted }
 // CreatedAt is when the run was submitted.
 func (r *Run) CreatedAt() time.Time { return r.createdAt }
 
+// FirstStart is the number of the event that started the run's first attempt; 0: none yet.
+func (r *Run) FirstStart() int32 { return r.firstStart }
+
 // LastClass is the error class of the step's last failed attempt; empty: none failed.
 func (r *Run) LastClass(path Path) string {
 	def := r.w.Step(path)
