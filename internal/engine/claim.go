@@ -66,7 +66,11 @@ func (s *shard) claim(ctx context.Context, r *reign) error {
 			return nil
 		}
 		lease := r.current()
-		claimed, err := s.cfg.Store.Claim(ctx, lease, room, flow.FormatMax)
+		place := s.takePlace()
+		claimed, err := s.cfg.Store.Claim(ctx, lease, room, flow.FormatMax, place)
+		if place && !slices.ContainsFunc(claimed, store.Claimed.Suspect) {
+			s.leavePlace()
+		}
 		if errors.Is(err, store.ErrLeaseLost) && !r.gone(lease) {
 			return nil // its epoch was raised meanwhile
 		}
@@ -77,11 +81,21 @@ func (s *shard) claim(ctx context.Context, r *reign) error {
 		if len(claimed) == 0 {
 			return nil
 		}
-		if err := s.load(ctx, r, claimed); err != nil { // and again: runs that saw a node die come one at a time
+		if err := s.load(ctx, r, claimed); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// A run that saw several nodes die may be what kills them. Those are worked on one at a time by a node, until their next
+// outcome: if the node dies again, that one is known to have done it, and no other run is counted among the guilty.
+func (s *shard) takePlace() bool { return s.suspect.CompareAndSwap(nil, s) }
+
+func (s *shard) leavePlace() {
+	if s.suspect.CompareAndSwap(s, nil) {
+		s.nudgeClaims()
+	}
 }
 
 // reconcile loads the runs that the table says are ours and memory does not hold. The table is asked a second time
@@ -134,7 +148,7 @@ func (s *shard) reconcile(ctx context.Context, r *reign) error {
 func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) error {
 	claimed = slices.DeleteFunc(slices.Clone(claimed), func(c store.Claimed) bool {
 		if c.Crashes >= crashesMax {
-			s.toQuarantine(c.Run, fmt.Sprintf("its attempts were at work in %d nodes that died", c.Crashes))
+			s.quarantineClaimed(c, fmt.Sprintf("its attempts were at work in %d nodes that died", c.Crashes))
 		}
 		return c.Crashes >= crashesMax
 	})
@@ -155,7 +169,7 @@ func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) err
 	case ctx.Err() != nil || fault.Is(err, fault.KindUnavailable):
 		return err
 	case len(ids) == 1:
-		s.toQuarantine(ids[0], err.Error())
+		s.quarantineClaimed(claimed[0], err.Error())
 		return nil
 	default: // one of them cannot be read: find out which
 		return s.loadEach(ctx, r, claimed)
@@ -170,7 +184,7 @@ func (s *shard) load(ctx context.Context, r *reign, claimed []store.Claimed) err
 		var unreadable *unreadableError
 		switch {
 		case errors.As(err, &unreadable):
-			s.toQuarantine(c.Run, unreadable.Error())
+			s.quarantineClaimed(c, unreadable.Error())
 		case err != nil:
 			return err
 		default:
@@ -204,6 +218,14 @@ func (s *shard) fold(ctx context.Context, c store.Claimed, log []flow.Event) (ru
 		return nil, &unreadableError{err}
 	}
 	return run, nil
+}
+
+// quarantineClaimed sets a run aside that was claimed and will not be held.
+func (s *shard) quarantineClaimed(c store.Claimed, reason string) {
+	if c.Suspect() {
+		s.leavePlace()
+	}
+	s.toQuarantine(c.Run, reason)
 }
 
 // toQuarantine notes a run for the claimer; a full list is no loss, since the run is found again by reconciliation.

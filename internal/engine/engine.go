@@ -71,6 +71,7 @@ type Engine struct {
 	shards      []*shard
 	next        atomic.Uint32 // shard of the next submission
 	draining    atomic.Bool
+	suspect     atomic.Pointer[shard] // that holds, or is about to claim, the node's one suspected run
 	definitions *definitions
 	watch       watchers
 	inboxNudge  chan struct{}

@@ -340,6 +340,7 @@ func (s *shard) abandon() {
 		}
 	}
 	s.runs = nil
+	s.leavePlace()
 	s.held.Store(0)
 	s.busy.Store(0)
 	s.gauge()

@@ -82,7 +82,10 @@ func TestTakeover(t *testing.T) {
 	}
 	close(worker.release)
 	way.mend()
-	first.until("the first node is back", func() bool { return first.engine.Ready() == nil })
+	first.until("the first node is back", func() bool {
+		_, err := first.db.Run(t.Context(), store.TenantDefault, runs[0]) // connections that broke are found out by their use
+		return err == nil && first.engine.Ready() == nil
+	})
 	second.judge(runs, 3)
 	second.stop()
 	second.status(first.submit(chain3, `{}`), flow.RunStatusSucceeded)

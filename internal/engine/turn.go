@@ -70,10 +70,27 @@ func (s *shard) takeReport(r *report) {
 	}
 	s.decide(h, flow.Reported{Report: r.report})
 	if h.crashes > 0 && r.report.Outcome != nil && !h.leaving { // it got over what may have broken a node
-		h.crashes = 0
+		s.acquit(h)
 		s.touchRow(h)
 	}
 }
+
+// leavePlaceOf gives up the place of a suspect that is not held after all.
+func (s *shard) leavePlaceOf(l *loaded) {
+	if (store.Claimed{Crashes: l.crashes}).Suspect() {
+		s.leavePlace()
+	}
+}
+
+// acquit forgets the nodes that died over a run.
+func (s *shard) acquit(h *holding) {
+	if suspected(h) {
+		s.leavePlace()
+	}
+	h.crashes = 0
+}
+
+func suspected(h *holding) bool { return store.Claimed{Crashes: h.crashes}.Suspect() }
 
 // takeSubmission opens a run. Where there is no room, or others wait already, only its submission is recorded: a
 // claim starts it.
@@ -138,9 +155,16 @@ func newRun(sub *flow.Submission, run *flow.Run, at time.Time, owned bool) *stor
 
 func (s *shard) takeLoaded(l *loaded) {
 	if l.epoch != s.reign.Load() || s.runs[l.run.ID] != nil {
+		s.leavePlaceOf(l)
 		return
 	}
 	h := &holding{run: l.run, durable: l.run.Seq(), counted: l.run.Seq(), crashes: l.crashes}
+	if !l.run.AtWork() { // nothing of it was at work when its node died
+		h.crashes = max(0, h.crashes-1)
+	}
+	if !suspected(h) {
+		s.leavePlaceOf(l)
+	}
 	s.hold(h)
 	for _, m := range l.messages { // first: a resume is what makes a failed run one to go on with
 		s.takeMessage(m)
@@ -267,6 +291,7 @@ func (s *shard) release(h *holding) {
 	if s.runs[h.run.ID] == h {
 		delete(s.runs, h.run.ID)
 		s.held.Add(-1)
+		s.acquit(h)
 	}
 	for _, hand := range h.hands { // cut and not yet back
 		hand.cancel()

@@ -24,6 +24,9 @@ func (r *Run) Pending(yield func(Start) bool) {
 	}
 }
 
+// AtWork reports whether any attempt should be at work.
+func (r *Run) AtWork() bool { return len(r.open) > 0 }
+
 // Cutting reports whether attempts at work are being cut: those that are pending are to come back with what they cost.
 func (r *Run) Cutting() bool { return r.cut }
 

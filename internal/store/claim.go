@@ -21,23 +21,33 @@ type Claimed struct {
 	Status      flow.RunStatus // as it is now, owned: running, cancelling, or failed with a message waiting
 }
 
-// claimSQL finds runs that nobody owns, in four ways, each by an index of its own and each passing over the rows that
-// another claimer has locked: ready ones; one of those that saw nodes die; parked ones whose time has come; parked and
-// failed ones that were sent a message. Of all these the first by priority and age are taken, and of those that saw
-// nodes die at most one: whichever of them breaks a node, it breaks it alone.
+// suspectCrashes is how many nodes a run must have seen die, while it was at work, to be suspected of killing them. One
+// death is that of the node: all its runs saw it.
+const suspectCrashes = 2
+
+// Suspect reports whether the run may be what kills nodes.
+func (c Claimed) Suspect() bool { return c.Crashes >= suspectCrashes }
+
+// claimSQL finds runs that nobody owns, in five ways, each by an index of its own and each passing over the rows that
+// another claimer has locked: ready ones; those that saw one node die; a suspect, if one is wanted; parked ones whose
+// time has come; parked and failed ones that were sent a message. Of all these the first by priority and age are taken.
 //
 // The exists() stands in each part so that a claimer without a lease locks nothing. $1 lease, $2 epoch, $3 room, $4
-// the highest format it can read.
+// the highest format it can read, $5 how many suspects: 0 or 1.
 const claimSQL = `with f as materialized (
 	select id from lease where id = $1 and epoch = $2 and closed_at is null for no key update),
 ready as materialized (
 	select id, priority, crashes from run
 	where owner is null and status in ('queued', 'cancelling') and crashes = 0 and format <= $4 and exists (select from f)
 	order by priority desc, id limit $3 for no key update skip locked),
+again as materialized (
+	select id, priority, crashes from run
+	where owner is null and status in ('queued', 'cancelling') and crashes = 1 and format <= $4 and exists (select from f)
+	order by priority desc, id limit $3 for no key update skip locked),
 suspect as materialized (
 	select id, priority, crashes from run
-	where owner is null and status in ('queued', 'cancelling') and crashes > 0 and format <= $4 and exists (select from f)
-	order by crashes, priority desc, id limit 1 for no key update skip locked),
+	where owner is null and status in ('queued', 'cancelling') and crashes > 1 and format <= $4 and exists (select from f)
+	order by crashes, priority desc, id limit $5 for no key update skip locked),
 due as materialized (
 	select r.* from generate_series(9, 0, -1) p cross join lateral (
 		select id, priority, crashes from run
@@ -53,10 +63,10 @@ told as materialized (
 		and owner is null and status in ('waiting', 'failed') and format <= $4 and exists (select from f)
 	for no key update skip locked),
 ranked as (
-	select id, priority, crashes, row_number() over (partition by crashes > 0 order by priority desc, id) as place
-	from (select * from ready union select * from suspect union select * from due union select * from told) c),
+	select id, priority, crashes, row_number() over (partition by crashes > 1 order by priority desc, id) as place
+	from (select * from ready union select * from again union select * from suspect union select * from due union select * from told) c),
 taken as materialized (
-	select id from ranked where crashes = 0 or place = 1 order by priority desc, id limit $3),
+	select id from ranked where crashes <= 1 or place <= $5 order by priority desc, id limit $3),
 claimed as (
 	update run set owner = f.id, wake_at = null, waiting_for = '',
 		status = case when run.status in ('queued', 'waiting') then 'running' else run.status end
@@ -65,9 +75,14 @@ claimed as (
 select c.id, c.tenant_id, coalesce(c.workflow, ''), coalesce(c.version, 0), c.hash, coalesce(c.crashes, 0), coalesce(c.status, '')
 from f left join claimed c on true order by c.priority desc, c.id`
 
-// Claim takes up to room runs for the lease, in the order in which they should be worked on.
-func (db *DB) Claim(ctx context.Context, l Lease, room int, formatMax int16) ([]Claimed, error) {
-	list, err := collect(ctx, db.background, "claim runs", scanClaimed, claimSQL, l.ID, l.Epoch, min(room, rowsMax), formatMax)
+// Claim takes up to room runs for the lease, in the order in which they should be worked on; at most one of them is a
+// suspect, and none if there is no place for one.
+func (db *DB) Claim(ctx context.Context, l Lease, room int, formatMax int16, suspect bool) ([]Claimed, error) {
+	suspects := 0
+	if suspect {
+		suspects = 1
+	}
+	list, err := collect(ctx, db.background, "claim runs", scanClaimed, claimSQL, l.ID, l.Epoch, min(room, rowsMax), formatMax, suspects)
 	if err != nil {
 		return nil, err
 	}

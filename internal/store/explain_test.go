@@ -93,7 +93,7 @@ func grow(t *testing.T, conn *pgx.Conn, lease, other uuid.UUID) {
 			1, n % 10, 1,
 			case when n <= 5000 then 'running' when n <= 7000 then 'queued' when n <= 9000 then 'waiting' when n <= 12000 then 'quarantined'
 				when n % 100 = 1 then 'failed' else 'succeeded' end,
-			'wf' || n % 50, sha256('x'), 'normal', 'batch', case when n % 4 = 0 then 1 else 0 end
+			'wf' || n % 50, sha256('x'), 'normal', 'batch', case when n % 4 = 0 then 1 when n % 4 = 1 then 2 else 0 end
 		from generate_series(1, 50000) n`, TenantDefault, lease, other)
 	do(t, conn, `insert into inbox (run_id, kind, data) select id, 'cancel', '' from run where status = 'quarantined' or owner = $1
 		or status = 'waiting' and wake_at > now() order by id limit 400`, lease)
@@ -121,7 +121,7 @@ func plansHold(t *testing.T, db *DB, lease uuid.UUID, when string, grown bool) {
 		not      string // that it must not
 		rows     int    // of run it may read
 	}{
-		"claim":               {claimSQL, []string{own, "1", room, "1"}, "run_claim", "run_owner", 1_000},
+		"claim":               {claimSQL, []string{own, "1", room, "1", "1"}, "run_claim", "run_owner", 1_000},
 		"inbox":               {inboxSQL, []string{literal("{" + lease.String() + "}"), "100"}, "run_pkey", "run_owner", 500},
 		"runs":                {runsSQL, []string{tenant, before, "50", all}, "run_list", "", 8*50 + 50},
 		"failed runs":         {runsSQL, []string{tenant, literal(uuid.Max), "50", literal("{failed}")}, "run_list", "", 100},

@@ -56,7 +56,7 @@ func TestZombieWritesNothing(t *testing.T) {
 	if again := must(db.Raise(t.Context(), s.Lease))(t); again != raised {
 		t.Errorf("raised again after a lost answer: %v, want %v", again, raised)
 	}
-	if _, err := db.Claim(t.Context(), s.Lease, 1, 1); !errors.Is(err, ErrLeaseLost) {
+	if _, err := db.Claim(t.Context(), s.Lease, 1, 1, true); !errors.Is(err, ErrLeaseLost) {
 		t.Errorf("claim at the old epoch: %v", err)
 	}
 	if err := db.Quarantine(t.Context(), s.Lease, run, "x"); !errors.Is(err, ErrLeaseLost) {
