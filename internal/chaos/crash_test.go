@@ -132,7 +132,7 @@ func TestSubmitAcrossKill(t *testing.T) {
 // at the other node at once, and nobody pays for it with an attempt.
 func TestTerminate(t *testing.T) {
 	long(t)
-	const runs, drain = 60, 4 * time.Second
+	const runs, atWork, drain = 60, 45, 4 * time.Second
 	s := newScene(t)
 	s.models.takes(20 * time.Millisecond)
 	stuck := func(c call) bool { return c.node == "a" && c.run <= 5 }
@@ -141,8 +141,7 @@ func TestTerminate(t *testing.T) {
 	a, b := s.start("a", "--drain-timeout", drain.String()), s.start("b")
 	s.client.load(chain, 1, runs/2, a)()
 	s.client.load(chain, runs/2+1, runs/2, a, b)()
-	s.models.await(time.Minute, "the node is at work", runs/2, both(isOpen, by("a")))
-	atWork := s.models.count(both(isOpen, by("a")))
+	s.models.await(time.Minute, "the node is at work", atWork, both(isOpen, by("a")))
 
 	a.terminate()
 	told := time.Now()

@@ -36,7 +36,7 @@ func TestAsOtherAccounts(t *testing.T) {
 			cmd := exec.Command(binary, "-test.short", "-test.v", "-test.run",
 				"^Test(StartStop|ThreeColdStarters|UnreachableDirectory|LongPathGetsShortSocket|OwnerKilledServerAdopted|KeepBringsKilledServerBack|RootsClusterIsRefused)$")
 			cmd.Dir = home
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home}
+			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, binDir + "=" + os.Getenv(binDir)}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 			out, err := cmd.CombinedOutput()
 			if err != nil || strings.Count(string(out), "\n--- PASS") < 7 {

@@ -27,7 +27,41 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		os.Exit(child(dir))
 	}
-	os.Exit(m.Run())
+	leave, err := bringBinaries()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	leave()
+	os.Exit(code)
+}
+
+// binDir, where it is set, is the directory of the binaries that were fetched for these tests.
+const binDir = "PGEMBED_TEST_BIN_DIR"
+
+// bringBinaries fetches the bundle, once for all tests and their children, on a machine without PostgreSQL.
+func bringBinaries() (leave func(), err error) {
+	if os.Getenv(binDir) != "" {
+		return func() {}, nil
+	}
+	f := finder{config: testConfig("", io.Discard), places: systemPlaces}
+	if _, err := f.find(context.Background(), 0); err == nil {
+		return func() {}, nil
+	}
+	if f.config.Dir, err = os.MkdirTemp("", "pgembed-bundle-"); err != nil {
+		return nil, err
+	}
+	leave = func() { os.RemoveAll(f.config.Dir) }
+	bin, err := f.fetched(context.Background())
+	if err == nil {
+		err = os.Chmod(f.config.Dir, 0o755) // for the accounts that the tests drop to
+	}
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, os.Setenv(binDir, bin.dir)
 }
 
 func child(dir string) int {
@@ -49,8 +83,12 @@ func child(dir string) int {
 // testConfig is small and quick: what these tests kill is processes, never the
 // machine.
 func testConfig(dir string, log io.Writer) Config {
+	var bins []string
+	if dir := os.Getenv(binDir); dir != "" {
+		bins = []string{dir}
+	}
 	return Config{
-		Dir: dir, Offline: true,
+		Dir: dir, Offline: true, BinDirs: bins,
 		Settings: map[string]string{"fsync": "off", "shared_buffers": "16MB", "max_connections": "20", "max_wal_size": "256MB"},
 		Log:      slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
