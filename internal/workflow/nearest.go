@@ -20,7 +20,7 @@ func didYouMean(name string, known []string) (tail, edit string) {
 	case len(known) == 0:
 		return "", ""
 	case len(known) > candidatesMax:
-		return "; there are " + strings.Join(known[:candidatesMax], ", ") + " and others", ""
+		return "; known: " + strings.Join(known[:candidatesMax], ", ") + " and others", ""
 	}
-	return "; there is " + strings.Join(known, ", "), ""
+	return "; known: " + strings.Join(known, ", "), ""
 }
