@@ -102,14 +102,17 @@ func (m *Main) Run(ctx context.Context) error {
 			stop(fmt.Errorf("serve: %w", err))
 		}
 	})
-	err = m.work(ctx, front, listener)
-
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		log.Warn("requests were cut off", "error", err)
-		_ = server.Close()
-	}
+	// Requests at work are let end before what they stand on is taken away.
+	closing := sync.OnceFunc(func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if err := server.Shutdown(grace); err != nil {
+			log.Warn("requests were cut off", "error", err)
+			_ = server.Close()
+		}
+	})
+	err = m.work(ctx, front, listener, closing)
+	closing()
 	serving.Wait()
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -118,7 +121,7 @@ func (m *Main) Run(ctx context.Context) error {
 }
 
 // work brings up everything behind the door, runs the engine until ctx is done and it has drained, and takes it down.
-func (m *Main) work(ctx context.Context, front *front, listener net.Listener) error {
+func (m *Main) work(ctx context.Context, front *front, listener net.Listener, closing func()) error {
 	url, leave, err := m.postgres(ctx)
 	if err != nil {
 		return err
@@ -153,6 +156,7 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener) er
 		m.cfg.Log.Info("draining", "limit", m.cfg.DrainTimeout.String())
 		door.Drain()
 	})
+	defer closing()
 	return eng.Run(ctx)
 }
 
