@@ -25,7 +25,7 @@ func newLogMetrics(f factory) logMetrics {
 		leases:  f.gauge("leases_held", "Leases this node holds."),
 		retried: f.counters("db_tx_retries_total", "Transactions begun again, by reason.", "reason"),
 	}
-	touch(m.retried, "serialization", "deadlock", "connection", "unknown_commit")
+	touch(m.retried, "transient", "unknown")
 	return m
 }
 
