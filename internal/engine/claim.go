@@ -69,7 +69,7 @@ func (s *shard) claim(ctx context.Context, r *reign) error {
 		place := s.takePlace()
 		claimed, err := s.cfg.Store.Claim(ctx, lease, room, flow.FormatMax, place)
 		if place && !slices.ContainsFunc(claimed, store.Claimed.Suspect) {
-			s.leavePlace()
+			s.suspect.CompareAndSwap(s, nil) // and nobody is nudged: there was no suspect to claim
 		}
 		if errors.Is(err, store.ErrLeaseLost) && !r.gone(lease) {
 			return nil // its epoch was raised meanwhile
