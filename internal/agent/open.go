@@ -27,9 +27,9 @@ func Open(a *workflow.Agent, prompt string, input json.RawMessage, feedback stri
 		t.ask.Schema = extended(contract.Schema.Raw, asked)
 	}
 	if system := systemText(a.Instructions, t.ask, asked); system != "" {
-		t.ask.Messages = append(t.ask.Messages, Message{RoleSystem, system})
+		t.ask.Messages = append(t.ask.Messages, Message{Role: RoleSystem, Content: system, Stable: true})
 	}
-	t.ask.Messages = append(t.ask.Messages, Message{RoleUser, userText(prompt, input, feedback)})
+	t.ask.Messages = append(t.ask.Messages, Message{Role: RoleUser, Content: userText(prompt, input, feedback)})
 	return t, t.ask
 }
 

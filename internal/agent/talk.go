@@ -18,6 +18,7 @@ const (
 	RoleSystem    = "system"
 	RoleUser      = "user"
 	RoleAssistant = "assistant"
+	RoleTool      = "tool"
 )
 
 // Limits of a conversation.
@@ -39,8 +40,40 @@ const ClassInvalidOutput = "invalid_output"
 
 // Message is one message of a conversation.
 type Message struct {
-	Role    string `json:"role"` // system, user or assistant
+	Role    string `json:"role"` // system, user, assistant or tool
 	Content string `json:"content"`
+
+	Images     []string   `json:"images,omitempty"`       // of a user: https or data URLs
+	ToolCalls  []ToolCall `json:"tool_calls,omitempty"`   // of an assistant
+	ToolCallID string     `json:"tool_call_id,omitempty"` // of role tool: whose result this is
+	// Stable: the same in every call of the agent, and so worth a place in the provider's prompt cache. The stable
+	// messages stand first.
+	Stable bool `json:"stable,omitempty"`
+	// Hidden is what the provider that made this message wants back with it (thinking and its signatures), as it
+	// came. Only that provider is sent it.
+	Hidden *Hidden `json:"hidden,omitempty"`
+}
+
+// Hidden belongs to an assistant's message and is opaque to all but the provider that made it.
+type Hidden struct {
+	Provider string          `json:"provider"`
+	Model    string          `json:"model"`
+	Data     json.RawMessage `json:"data"`
+}
+
+// Tool is a function that a model may ask to be called.
+type Tool struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description,omitempty"`
+	Parameters  json.RawMessage `json:"parameters,omitempty"` // JSON Schema of an object
+	Strict      bool            `json:"strict,omitempty"`
+}
+
+// ToolCall is a model's request to call a tool.
+type ToolCall struct {
+	ID        string `json:"id"`
+	Name      string `json:"name"`
+	Arguments string `json:"arguments"` // JSON, as the model wrote it
 }
 
 // Ask is one model turn to be bought.
@@ -50,6 +83,12 @@ type Ask struct {
 	JSON        bool            `json:"json,omitempty"`   // the answer must be JSON
 	MaxTokens   int             `json:"max_tokens,omitempty"`
 	Temperature *float64        `json:"temperature,omitempty"`
+
+	TopP       *float64        `json:"top_p,omitempty"`
+	Stop       []string        `json:"stop,omitempty"`
+	Effort     string          `json:"effort,omitempty"`      // how much a model that reasons may think: none, minimal, low, medium, high
+	Tools      []Tool          `json:"tools,omitempty"`       // what the model may ask for
+	ToolChoice json.RawMessage `json:"tool_choice,omitempty"` // "auto", "none", "required" or {"name": …}; empty: auto
 }
 
 // Hash identifies what is sent: the first 32 hex digits of the SHA-256 of messages and schema.
@@ -121,7 +160,7 @@ func Next(t Talk, reply string) (Talk, Step) {
 	next.again++
 	// A new slice: the old conversation stays what it was.
 	next.ask.Messages = append(append(make([]Message, 0, len(t.ask.Messages)+2), t.ask.Messages...),
-		Message{RoleAssistant, said}, Message{RoleUser, t.mend(complaint.text)})
+		Message{Role: RoleAssistant, Content: said}, Message{Role: RoleUser, Content: t.mend(complaint.text)})
 	return next, next.ask
 }
 

@@ -77,6 +77,17 @@ type Attempt struct {
 	Feedback string          // why the attempt before failed, if the step's retry tells it
 	Key      string          // idempotency key of the step's side effects: the same across attempts
 	Deadline time.Time       // of what surrounds the step (container, run), by the clock of the machine that works on it; Step.Timeout comes besides
+
+	Labels       map[string]string // of the run
+	Stakes, Mode string            // of the run
+	Budget       *Budget           // of the run; nil: none
+}
+
+// Budget is what a run may spend, as it stands when an attempt starts.
+type Budget struct {
+	Cost   usage.Money // 0: no limit in money
+	Tokens int64       // 0: no limit in tokens
+	Spent  usage.Sum   // by what is in the log
 }
 
 // Prompted is the rendered input of an agent step.
@@ -87,8 +98,9 @@ type Prompted struct {
 
 // Turn is one answered exchange with a model that the conversation goes on from.
 type Turn struct {
-	Reply string       `json:"reply"`
-	Calls []usage.Call `json:"calls,omitempty"` // the last one answered
+	Reply  string          `json:"reply"`
+	Hidden json.RawMessage `json:"hidden,omitempty"` // what the provider wants back with it: an agent.Hidden
+	Calls  []usage.Call    `json:"calls,omitempty"`  // the last one answered
 }
 
 // Failure is why something did not succeed. Class is one of the error classes of the workflow format.
@@ -107,6 +119,9 @@ type Outcome struct {
 	Calls      []usage.Call // since the last reported turn
 	PromptHash string       // of what the model was sent first; empty for tools
 	Failure    *Failure     // nil: success
+	// OutOfBudget: the failure is a budget that refused the call and may be raised. Such an attempt waits and is not
+	// counted as one.
+	OutOfBudget bool
 }
 
 // Report is what a worker says of an attempt: a turn to be checkpointed, or the outcome. Exactly one is set.

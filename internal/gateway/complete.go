@@ -21,7 +21,7 @@ func (g *Gateway) Complete(ctx context.Context, req Request) (Answer, error) {
 		c.limit = CallsMax
 	}
 	answer, err := c.run(ctx)
-	g.metrics.ModelCalls(req.Agent, c.calls)
+	g.metrics.ModelCalls(req.Caller.Agent, c.calls)
 	return answer, err
 }
 
@@ -82,7 +82,7 @@ func (c *completion) entry(ctx context.Context, r route, e workflow.ChainEntry, 
 		reply, failure := c.call(ctx, r, e, depth, try)
 		if failure == nil {
 			return Answer{
-				Text: reply.Text, FinishReason: reply.FinishReason, Provider: r.to.Name(), Model: r.model, Depth: depth, Try: try,
+				Reply: reply, Provider: r.to.Name(), Asked: r.model, Depth: depth, Try: try,
 			}, verdictAnswered
 		}
 		rule := ruleOf(failure.Class)

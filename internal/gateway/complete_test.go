@@ -157,7 +157,7 @@ func TestChains(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), c.within)
 				defer cancel()
 				a, err := g.Complete(ctx, Request{Chain: c.chain, Ask: question(), CallsMax: c.max})
-				got, calls := fmt.Sprintf("%s/%s %d.%d", a.Provider, a.Model, a.Depth, a.Try), a.Calls
+				got, calls := fmt.Sprintf("%s/%s %d.%d", a.Provider, a.Asked, a.Depth, a.Try), a.Calls
 				var failed *FailedError
 				if errors.As(err, &failed) {
 					got, calls = failed.Class, failed.Calls

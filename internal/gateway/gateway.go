@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fermata-run/fermata/internal/agent"
+	"github.com/fermata-run/fermata/internal/gateway/provider"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -119,24 +120,52 @@ func (uncounted) ModelInFlight(string, int)       {}
 
 // Request is one logical call.
 type Request struct {
-	Chain workflow.Chain
-	Ask   agent.Ask
-	Agent string // for metrics
+	Caller Caller
+	Chain  workflow.Chain
+	Route  string // task class that chooses the chain, where Chain has no entries
+	From   int    // the entry to begin with; those before it are passed over
+	Ask    agent.Ask
 	// Seed tells this turn from all others and is the same when it is asked again after a crash.
 	Seed string
+	// Session is the same for all calls of one conversation: it stays where its prompt is cached.
+	Session string
 	// CallsMax bounds its requests; 0: CallsMax.
 	CallsMax int
+	// Baseline names models; savings are against the dearest of them. Empty: of the chain's.
+	Baseline []string
+	// ContextTokens bounds the prompt besides the model's window; 0: that alone. Overflow says what becomes of a longer one.
+	ContextTokens int64
+	Overflow      workflow.Overflow
+	// Judge says why an entry does not accept an answer, or nil. It is called with the entry and an answer that came whole.
+	Judge func(e *workflow.ChainEntry, r provider.Reply, latency time.Duration) *Rejection
+	// Stream, if set, is told of the answer as it comes. Once something was told, a failure is one unless Restarts: then
+	// the next entry begins the answer anew, after a Delta that says so.
+	Stream   func(Delta)
+	Restarts bool
+}
+
+// Delta is a part of an answer that is still coming.
+type Delta struct {
+	provider.Delta
+	Model   string
+	Restart bool // what was told before does not count
+}
+
+// Rejection is why an answer is not accepted. The next entry is asked at once.
+type Rejection struct {
+	Reason     string
+	Confidence float64 // 0–100; the surest of the rejected answers is the best one
 }
 
 // Answer is what came of it.
 type Answer struct {
-	Text         string
-	FinishReason string
-	Provider     string
-	Model        string // as its provider calls it
-	Depth        int    // place of the entry that answered, from 0
-	Try          int    // from 1, within the entry
-	Calls        []usage.Call
+	provider.Reply
+	Provider  string
+	Asked     string // the model as its provider calls it
+	Depth     int    // place of the entry that answered, from 0
+	Try       int    // from 1, within the entry
+	BelowGate bool   // no entry's answer was accepted; this is the best one
+	Calls     []usage.Call
 }
 
 // FailedError says that no entry of a chain answered. Calls lists every request, the last one last.
@@ -144,7 +173,9 @@ type FailedError struct {
 	Class      string // of the last failure that means something: a fallback that is not configured means little
 	Message    string
 	Calls      []usage.Call
-	RetryAfter time.Duration // asked for by a provider
+	RetryAfter time.Duration // asked for by a provider, or until a breaker lets somebody through; 0: not known
+	Best       *Answer       // the surest of the answers that were not accepted; nil: there was none
+	Budget     *BudgetError  // Class is budget_exceeded
 }
 
 func (e *FailedError) Error() string { return e.Class + ": " + e.Message }

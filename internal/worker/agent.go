@@ -111,7 +111,7 @@ func (w *Worker) ask(outer, ctx context.Context, t *talk, ask agent.Ask, turn in
 		return "", failure
 	}
 	answer, err := w.gateway.Complete(ctx, gateway.Request{
-		Chain: a.Step.Agent.Agent.Chain, Ask: ask, Agent: a.Step.Agent.Agent.Name, CallsMax: gateway.CallsMax - t.made,
+		Chain: a.Step.Agent.Agent.Chain, Ask: ask, Caller: caller(a), CallsMax: gateway.CallsMax - t.made,
 		Seed: fmt.Sprintf("%s/%s/%d/%d/%d", a.Run, a.Path, a.Gen, a.No, turn),
 	})
 	if err == nil {
@@ -158,4 +158,16 @@ func (w *Worker) enter(ctx context.Context, a flow.Attempt) *flow.Failure {
 	case <-inner.Done():
 		return stopped(ctx, inner)
 	}
+}
+
+// caller says whose calls those of an attempt are.
+func caller(a flow.Attempt) gateway.Caller {
+	c := gateway.Caller{
+		Tenant: a.Tenant, Run: a.Run, Step: a.Path, Gen: a.Gen, Attempt: a.No, Workflow: a.Workflow,
+		Agent: a.Step.Agent.Agent.Name, Labels: a.Labels, Mode: a.Mode, Stakes: a.Stakes,
+	}
+	if b := a.Budget; b != nil {
+		c.Budget = &gateway.RunBudget{Cost: b.Cost, Tokens: b.Tokens, Spent: b.Spent.Cost, SpentTokens: b.Spent.Tokens.Total()}
+	}
+	return c
 }

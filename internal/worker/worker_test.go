@@ -81,7 +81,7 @@ func (m *models) Complete(ctx context.Context, r gateway.Request) (gateway.Answe
 		calls[0].Class = line[1:]
 		return gateway.Answer{}, &gateway.FailedError{Class: line[1:], Message: "scripted", Calls: calls}
 	}
-	return gateway.Answer{Text: line, Calls: calls}, nil
+	return gateway.Answer{Reply: provider.Reply{Text: line}, Calls: calls}, nil
 }
 
 // do does an attempt and gives what was reported, in short.

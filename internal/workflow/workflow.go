@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"time"
+
+	"github.com/fermata-run/fermata/internal/usage"
 )
 
 // Hash identifies a definition: SHA-256 of its canonical JSON.
@@ -28,7 +30,9 @@ type Workflow struct {
 	Timeout       time.Duration
 	MaxParallel   int
 	Priority      int
-	BaselineModel string
+	BaselineModel string   // savings are against it; empty: the dearest of Models
+	Budget        *Budget  // nil: none
+	Models        []string // every model that the agents' chains name, sorted
 
 	Contracts map[string]*Schema
 	Agents    map[string]*Agent
@@ -110,7 +114,23 @@ type Agent struct {
 	Output       Contract
 	MaxTokens    int      // of one answer; 0: the service's default
 	Temperature  *float64 // nil: the provider's default
+
+	Route         string   // task class that chooses the chain when it is called, or auto; empty: Chain
+	Baseline      []string // savings are against the dearest of these
+	ContextTokens int64    // the most that a prompt may have; 0: the model's window
+	Overflow      Overflow // what becomes of a longer one
 }
+
+// Overflow says what becomes of a prompt that is longer than it may be.
+type Overflow string
+
+// What becomes of a prompt that is longer than it may be.
+const (
+	OverflowFail Overflow = "fail" // context_length; the default
+	// OverflowTrim leaves out the middle of the longest message that is not stable, until it fits, and says so in its place
+	// and in the record of the call.
+	OverflowTrim Overflow = "trim"
+)
 
 // Contract is what an answer must be. The zero value is free text.
 type Contract struct {
@@ -123,7 +143,30 @@ type Contract struct {
 type Chain struct {
 	Name    string // empty: made of a bare model
 	Entries []ChainEntry
+
+	Hedge      bool          // a slow entry is not waited for: the next one is asked beside it, and the first good answer wins
+	HedgeAfter time.Duration // how long it is waited for; 0: the 95th percentile of the time its answers took to begin
+	AcceptBest bool          // where no entry's answer is accepted, the surest one is taken, and marked
+	OnPolicy   bool          // an answer withheld for its content is asked for at the next entry
+	LongerOnce bool          // an answer cut at its token limit is asked for once more with twice the limit
 }
+
+// Budget bounds what a run may spend.
+type Budget struct {
+	Cost       usage.Money // 0: no limit in money
+	Tokens     int64       // of all types; 0: no limit in tokens
+	WarnAt     float64     // share of either at which the log says so; 0.8
+	OnExceeded OnExceeded
+}
+
+// OnExceeded says what becomes of a run whose budget refuses a call.
+type OnExceeded string
+
+// What becomes of a run whose budget refuses a call.
+const (
+	OnExceededPause OnExceeded = "pause" // it waits until the budget is raised
+	OnExceededFail  OnExceeded = "fail"
+)
 
 // ChainEntry is one model of a chain.
 type ChainEntry struct {
@@ -131,6 +174,10 @@ type ChainEntry struct {
 	Timeout       time.Duration `json:"timeout"` // of one call; 0: the attempt's
 	Retries       int           `json:"retries"`
 	RetryTimeouts bool          `json:"retry_timeouts"` // a timeout, too, is retried on the same entry
+	FirstToken    time.Duration `json:"ttft,omitempty"` // until an answer begins; 0: the provider's limit
+	Idle          time.Duration `json:"idle,omitempty"` // between its parts; 0: the provider's limit
+	// Accept judges an answer (roots output, confidence, usage, latency_ms); nil: every answer that came whole.
+	Accept *Expr `json:"-"`
 }
 
 // ToolStep calls one tool.

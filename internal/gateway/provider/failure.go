@@ -28,6 +28,12 @@ const (
 	ClassOutputTruncated    Class = "output_truncated" // the answer reached its token limit
 	ClassCancelled          Class = "cancelled"        // by whoever asked
 	ClassUnknown            Class = "unknown"
+
+	// Given by the gateway, not by a provider.
+	ClassLowConfidence  Class = "low_confidence"    // the chain's entry does not accept the answer
+	ClassBudgetExceeded Class = "budget_exceeded"   // a budget refuses the call; none was made
+	ClassThrottled      Class = "gateway_throttled" // our own limits; no call was made
+	ClassUnavailable    Class = "unavailable"       // its breaker is open; no call was made
 )
 
 // Error is how a call failed.
@@ -43,6 +49,10 @@ type Error struct {
 	// What the provider will charge for all the same.
 	Tokens    usage.Tokens
 	Estimated bool
+
+	Begun     bool   // parts of an answer had come
+	RequestID string // the provider's own name for the call
+	Limits    Limits
 }
 
 func (e *Error) Error() string {

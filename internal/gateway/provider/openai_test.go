@@ -104,41 +104,41 @@ func TestAnswers(t *testing.T) {
 		handler http.HandlerFunc
 		want    Reply
 	}{
-		{"usage in a last chunk without choices", stream(good + usageChunk + done), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"no [DONE]", stream(good + usageChunk), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"no usage", stream(good + done), Reply{"Hello, world", "stop", "m-1", usage.Tokens{Input: 11, Output: 3}, true}},
+		{"usage in a last chunk without choices", stream(good + usageChunk + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"no [DONE]", stream(good + usageChunk), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"no usage", stream(good + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: usage.Tokens{Input: 11, Output: 3}, Estimated: true}},
 		{
 			"usage all zeros", stream(good + `data: {"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}` + "\n\n" + done),
-			Reply{"Hello, world", "stop", "m-1", usage.Tokens{Input: 11, Output: 3}, true},
+			Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: usage.Tokens{Input: 11, Output: 3}, Estimated: true},
 		},
-		{"f: hundreds of comments", stream(strings.Repeat(": keep-alive\n\n", 500) + good + usageChunk + done), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"CRLF", stream(strings.ReplaceAll(good+usageChunk+done, "\n", "\r\n")), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"CR alone", stream(strings.ReplaceAll(good+usageChunk+done, "\n", "\r")), Reply{"Hello, world", "stop", "m-1", reported, false}},
+		{"f: hundreds of comments", stream(strings.Repeat(": keep-alive\n\n", 500) + good + usageChunk + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"CRLF", stream(strings.ReplaceAll(good+usageChunk+done, "\n", "\r\n")), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"CR alone", stream(strings.ReplaceAll(good+usageChunk+done, "\n", "\r")), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
 		{
 			"byte order mark, event lines, ids", stream("\xef\xbb\xbf" + strings.ReplaceAll(good, "data:", "event: message\nid: 7\ndata:") + usageChunk + done),
-			Reply{"Hello, world", "stop", "m-1", reported, false},
+			Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false},
 		},
 		{
 			"data over several lines", stream("data: {\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"Hello, world\"},\ndata: \"finish_reason\":\"stop\"}]}\n\n" + usageChunk + done),
-			Reply{"Hello, world", "stop", "", reported, false},
+			Reply{Text: "Hello, world", FinishReason: "stop", Model: "", Tokens: reported, Estimated: false},
 		},
-		{"no line end at the end", stream(good + usageChunk + "data: [DONE]"), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"finished, then the connection stays open", hang(good + usageChunk + done), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"a stream under the wrong content type", plainBody(200, "text/plain", good+usageChunk+done), Reply{"Hello, world", "stop", "m-1", reported, false}},
+		{"no line end at the end", stream(good + usageChunk + "data: [DONE]"), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"finished, then the connection stays open", hang(good + usageChunk + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"a stream under the wrong content type", plainBody(200, "text/plain", good+usageChunk+done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
 		{
 			"content in parts", stream(`data: {"choices":[{"index":0,"delta":{"content":[{"type":"text","text":"Hello"},{"type":"text","text":", world"}]},"finish_reason":"stop"}]}` + "\n\n" + usageChunk + done),
-			Reply{"Hello, world", "stop", "", reported, false},
+			Reply{Text: "Hello, world", FinishReason: "stop", Model: "", Tokens: reported, Estimated: false},
 		},
-		{"a second choice is not mixed in", stream(`data: {"choices":[{"index":1,"delta":{"content":"Other"}}]}` + "\n\n" + good + usageChunk + done), Reply{"Hello, world", "stop", "m-1", reported, false}},
-		{"null error", stream(strings.ReplaceAll(good, `{"choices"`, `{"error":null,"choices"`) + usageChunk + done), Reply{"Hello, world", "stop", "m-1", reported, false}},
+		{"a second choice is not mixed in", stream(`data: {"choices":[{"index":1,"delta":{"content":"Other"}}]}` + "\n\n" + good + usageChunk + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
+		{"null error", stream(strings.ReplaceAll(good, `{"choices"`, `{"error":null,"choices"`) + usageChunk + done), Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false}},
 		{
 			"whole answer although a stream was asked for", plainBody(200, "application/json",
 				`{"model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"Hello, world"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":5,"total_tokens":17,"prompt_tokens_details":{"cached_tokens":4}}}`),
-			Reply{"Hello, world", "stop", "m-1", reported, false},
+			Reply{Text: "Hello, world", FinishReason: "stop", Model: "m-1", Tokens: reported, Estimated: false},
 		},
 		{
 			"usage on the finish chunk, as Ollama has it", stream(`data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":12.0,"completion_tokens":"5","total_tokens":17}}` + "\n\n" + done),
-			Reply{"Hi", "stop", "", usage.Tokens{Input: 12, Output: 5}, false},
+			Reply{Text: "Hi", FinishReason: "stop", Tokens: usage.Tokens{Input: 12, Output: 5}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

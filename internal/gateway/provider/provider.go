@@ -4,6 +4,7 @@ package provider
 
 import (
 	"context"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/agent"
 	"github.com/fermata-run/fermata/internal/usage"
@@ -24,6 +25,43 @@ type Call struct {
 	MaxTokens int
 	// Seed tells calls apart that ask the same; the same seed gives the same simulated answer.
 	Seed string
+	// FirstToken and Idle bound how long until an answer begins and between its parts; 0: the provider's own limits.
+	FirstToken, Idle time.Duration
+	// Stream, if set, is told of each part of the answer as it comes, in order, from the goroutine of Complete.
+	Stream func(Delta)
+	// Session is the same for the calls of one conversation: their prompts begin alike. Empty: none.
+	Session string
+}
+
+// Delta is a part of an answer.
+type Delta struct {
+	Text      string
+	Reasoning string
+	ToolCalls []ToolCallDelta
+}
+
+// ToolCallDelta is a part of a tool call: ID and Name come with its first part.
+type ToolCallDelta struct {
+	Index     int
+	ID, Name  string
+	Arguments string
+}
+
+// Counter is a provider that counts the tokens of a call before it is made, for nothing. Its error is an *Error.
+type Counter interface {
+	CountTokens(ctx context.Context, c Call) (int64, error)
+}
+
+// Limit is one of the limits that a provider keeps a credential to, as its headers tell it.
+type Limit struct {
+	Max   int64         // 0: not told
+	Left  int64         // of Max, now
+	Reset time.Duration // until it is full again; 0: not told
+}
+
+// Limits are told with an answer or an error. They are of a minute, unless Reset says otherwise.
+type Limits struct {
+	Requests, Tokens, InputTokens, OutputTokens Limit
 }
 
 // Reply is a complete answer: the provider said that it was finished, and finished well.
@@ -33,4 +71,10 @@ type Reply struct {
 	Model        string // as the provider names what answered; may be empty
 	Tokens       usage.Tokens
 	Estimated    bool // the provider reported no usage; tokens were counted here
+
+	ToolCalls  []agent.ToolCall // FinishReason is then tool_calls
+	Hidden     *agent.Hidden    // to be sent back with the message; nil: nothing
+	RequestID  string           // the provider's own name for the call
+	FirstToken time.Duration    // until the answer began; 0: it was not streamed
+	Limits     Limits
 }

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// Budgets reserve what a call may cost before it is made and settle what it did cost. A call is made only under a
+// reservation, where any budget applies to it: then no number of calls at once can pass a limit together.
+type Budgets interface {
+	// Reserve sets the amount aside in every budget that applies, or in none: then the error is a *BudgetError. Any
+	// other error means that it is not known whether money is left, and the call must not be made. The zero Hold: no
+	// budget applies, nothing is to be settled.
+	Reserve(ctx context.Context, c Charge) (Hold, error)
+	// Settle replaces what was set aside by what was spent, and keeps the line in the ledger if the call belongs to no
+	// run (a run's calls stand in its log). It does not block; what it was given is made durable soon, and by itself.
+	Settle(s Settlement)
+}
+
+// Charge is what a call may cost at most.
+type Charge struct {
+	Caller   Caller
+	Provider string
+	Model    string
+	Cost     usage.Money // 0: free, or its price is unknown
+	Tokens   int64
+	Unpriced bool // the price is unknown: refused where a hard budget in money applies
+}
+
+// Caller is who makes a logical call, as far as budgets, fairness and the ledger are concerned.
+type Caller struct {
+	Tenant   uuid.UUID
+	Run      uuid.UUID // zero: none; the call came through the door for models
+	Step     string    // with Gen and Attempt: whose call it is
+	Gen      int16
+	Attempt  int16
+	Workflow string
+	Agent    string
+	Labels   map[string]string
+	Mode     string     // interactive or batch
+	Stakes   string     // low, normal or high
+	Budget   *RunBudget // of the run; nil: none
+}
+
+// RunBudget is the limit that a run brings along.
+type RunBudget struct {
+	Cost   usage.Money // 0: no limit in money
+	Tokens int64       // 0: no limit in tokens
+	// Spent is what the run's log holds. The budget begins with it if nothing was ever reserved for the run.
+	Spent       usage.Money
+	SpentTokens int64
+}
+
+// Hold is a reservation.
+type Hold struct {
+	ID     uuid.UUID
+	Amount usage.Money
+	Tokens int64
+}
+
+// Settlement ends a reservation.
+type Settlement struct {
+	Hold   Hold // zero: there was none
+	Caller Caller
+	Call   usage.Call // zero Try: no request was made; all of it is given back
+}
+
+// OnHard says what becomes of a call that a budget has no money for.
+type OnHard string
+
+// What becomes of a call that a budget has no money for.
+const (
+	OnHardReject    OnHard = "reject"
+	OnHardClamp     OnHard = "clamp"     // the answer is kept as short as what is left pays for, down to ClampMin tokens
+	OnHardDowngrade OnHard = "downgrade" // the cheapest model that can do it and is paid for
+	OnHardPause     OnHard = "pause"     // the run waits until the budget is raised or begins anew
+)
+
+// BudgetError refuses a call. Nothing was set aside.
+type BudgetError struct {
+	Budget   string // its name; "run" for the run's own
+	Scope    string // what it limits: "tenant", "workflow qc_deliverable", "run", …
+	OnHard   OnHard
+	Unpriced bool // refused because what the model costs is not known
+
+	Limit, Spent, Reserved, Need                         usage.Money
+	LimitTokens, SpentTokens, ReservedTokens, NeedTokens int64
+	InTokens                                             bool      // the limit in tokens refuses, not the one in money
+	Resets                                               time.Time // zero: never by itself
+}
+
+// Left is what may still be set aside.
+func (e *BudgetError) Left() usage.Money { return max(e.Limit-e.Spent-e.Reserved, 0) }
+
+func (e *BudgetError) Error() string {
+	name := fmt.Sprintf("budget %q (%s)", e.Budget, e.Scope)
+	if e.Unpriced {
+		return name + ": what this model costs is not known, so it cannot be kept to; give its price (prices in the configuration, or PUT /v1/prices)"
+	}
+	state := fmt.Sprintf("spent $%s + reserved $%s + this call's $%s are more than its $%s", e.Spent, e.Reserved, e.Need, e.Limit)
+	if e.InTokens {
+		state = fmt.Sprintf("%d tokens spent + %d reserved + this call's %d are more than its %d", e.SpentTokens, e.ReservedTokens, e.NeedTokens, e.LimitTokens)
+	}
+	if !e.Resets.IsZero() {
+		state += "; it begins anew at " + e.Resets.UTC().Format(time.RFC3339)
+	}
+	return name + " is exhausted: " + state
+}
+
+// unlimited is what a gateway without budgets goes by.
+type unlimited struct{}
+
+func (unlimited) Reserve(context.Context, Charge) (Hold, error) { return Hold{}, nil }
+func (unlimited) Settle(Settlement)                             {}
