@@ -8,8 +8,11 @@ import (
 )
 
 // negotiate picks the media type to answer with: of those offered, the one the caller likes best, the first where it
-// does not care.
+// does not care. Where nothing is offered, the answer has no body, and whatever the caller likes is met.
 func negotiate(r *http.Request, offered []string) (string, error) {
+	if len(offered) == 0 {
+		return "", nil
+	}
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	if strings.TrimSpace(accept) == "" {
 		return offered[0], nil

@@ -75,6 +75,9 @@ type (
 type Config struct {
 	Store   *store.DB
 	Engine  Engine
+	Models  Models    // of this node's gateway; nil: it calls no models
+	Gateway Completer // asks models; nil: none can be asked
+	Ledger  Ledger    // told of changed budgets; nil: nobody is
 	Metrics *telemetry.Metrics
 	Log     *slog.Logger // nil: silent
 	Version string       // of this build
@@ -85,12 +88,20 @@ type Config struct {
 // API answers requests.
 type API struct {
 	engine  Engine
+	models  Models
+	gateway Completer
+	ledger  Ledger
 	runs    runStore
 	events  logStore
 	library definitionStore
 	shelf   workflowStore
 	keys    keyStore
 	health  healthStore
+	budgets budgetStore
+	plans   subscriptionStore
+	spend   spendStore
+	prices  priceStore
+	holds   reservedStore
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 
@@ -112,7 +123,7 @@ type API struct {
 
 // New makes an API. The error is of the embedded document: a route without operation or policy.
 func New(cfg Config) (*API, error) {
-	return newAPI(cfg, parts{cfg.Store, cfg.Store, cfg.Store, cfg.Store, cfg.Store, cfg.Store})
+	return newAPI(cfg, allOf(cfg.Store))
 }
 
 // parts of the store, each replaceable.
@@ -123,12 +134,35 @@ type parts struct {
 	workflowStore
 	keyStore
 	healthStore
+	budgetStore
+	subscriptionStore
+	spendStore
+	priceStore
+	reservedStore
 }
+
+// wholeStore is all parts in one.
+type wholeStore interface {
+	runStore
+	logStore
+	definitionStore
+	workflowStore
+	keyStore
+	healthStore
+	budgetStore
+	subscriptionStore
+	spendStore
+	priceStore
+	reservedStore
+}
+
+func allOf(s wholeStore) parts { return parts{s, s, s, s, s, s, s, s, s, s, s} }
 
 func newAPI(cfg Config, p parts) (*API, error) {
 	a := &API{
 		engine: cfg.Engine, runs: p.runStore, events: p.logStore, library: p.definitionStore, shelf: p.workflowStore,
-		keys: p.keyStore, health: p.healthStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
+		models: cfg.Models, gateway: cfg.Gateway, ledger: cfg.Ledger, keys: p.keyStore, health: p.healthStore, budgets: p.budgetStore,
+		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
 		version: cfg.Version, loopback: listensOnLoopback(cfg.Listen), poll: pollEvery, beat: heartbeatEvery, draining: make(chan struct{}),
 	}
 	if a.log == nil {

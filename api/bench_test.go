@@ -25,7 +25,7 @@ func (idle) Ready() error                                           { return nil
 
 func benchmark(b *testing.B, body string, headers ...string) {
 	mem := newMemory()
-	a, err := newAPI(Config{Engine: idle{}, Metrics: telemetry.New(prometheus.NewRegistry(), telemetry.Build{})}, parts{mem, mem, mem, mem, mem, mem})
+	a, err := newAPI(Config{Engine: idle{}, Metrics: telemetry.New(prometheus.NewRegistry(), telemetry.Build{})}, allOf(mem))
 	if err != nil {
 		b.Fatal(err)
 	}

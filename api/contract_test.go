@@ -69,6 +69,9 @@ func (d drawer) value(s *openapi3.Schema, depth int) any {
 	case openapi3.TypeObject:
 		return d.object(s, depth)
 	}
+	if s.Format == "date-time" {
+		return time.Unix(rapid.Int64Range(0, 4e9).Draw(d.T, "time"), 0).UTC().Format(time.RFC3339)
+	}
 	if s.Pattern != "" {
 		return rapid.StringMatching(strings.TrimSuffix(strings.TrimPrefix(s.Pattern, "^"), "$")).Draw(d.T, "pattern")
 	}
@@ -86,6 +89,9 @@ func (d drawer) object(s *openapi3.Schema, depth int) any {
 		for range rapid.IntRange(0, 2).Draw(d.T, "extras") {
 			o[rapid.StringMatching(`steps\.[a-z]{1,8}\.output|[a-z]{1,8}`).Draw(d.T, "extra")] = d.value(extra.Value, depth+1)
 		}
+	}
+	if _, ok := s.Properties["id"]; ok && rapid.Bool().Draw(d.T, "of a breaker") {
+		o["id"] = "simulated/gpt-4o"
 	}
 	if _, ok := s.Properties["definition"]; ok && rapid.IntRange(0, 2).Draw(d.T, "real") > 0 {
 		definition := rapid.SampledFrom([]string{greeting, oneTool, contracted}).Draw(d.T, "definition")
@@ -141,7 +147,7 @@ func (d drawer) request(path string, item *openapi3.PathItem, method string) (ta
 // Whatever is sent, the service answers as its spec says: never a 5xx, never a panic, never an undeclared status, media
 // type or shape. Ids that the service gave out are used again. A failure prints the smallest request and its seed.
 func TestContract(t *testing.T) {
-	s := newService(t, nil)
+	s := newService(t, withModels(t))
 	s.Drain() // streams and waits end at once
 	seen := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
@@ -150,6 +156,9 @@ func TestContract(t *testing.T) {
 			s.submit(t, definition)
 		}
 		s.send(t, "POST", "/v1/workflows", `{"definition":`+greeting+`}`).want(http.StatusCreated)
+		s.send(t, "PUT", "/v1/budgets/all", `{"scope":"tenant","limit":{"usd":"5"}}`).want(http.StatusCreated)
+		s.send(t, "PUT", "/v1/subscriptions/max", `{"monthly":"200"}`).want(http.StatusCreated)
+		s.send(t, "PUT", "/v1/prices", `{"model":"gpt-4o","rows":[{"input":"1","output":"2"}]}`).want(http.StatusOK)
 		for range rapid.IntRange(1, 40).Draw(t, "requests") {
 			s.anyRequest(t, seen)
 		}
@@ -192,6 +201,7 @@ func (m *memory) forget() {
 	clear(m.runs)
 	clear(m.workflows)
 	clear(m.keys)
+	m.money = newMemoryMoney()
 }
 
 // known are the names of what exists, by parameter.
@@ -203,7 +213,8 @@ func (s *service) known() map[string][]string {
 		known["id"] = append(known["id"], formatRunID(id))
 	}
 	slices.Sort(known["id"])
-	known["name"] = slices.Sorted(maps.Keys(s.mem.workflows))
+	known["name"] = slices.Concat(slices.Sorted(maps.Keys(s.mem.workflows)), slices.Sorted(maps.Keys(s.mem.money.budgets)), slices.Sorted(maps.Keys(s.mem.money.plans)))
+	known["model"] = slices.Sorted(maps.Keys(s.mem.money.prices))
 	return known
 }
 

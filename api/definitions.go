@@ -103,12 +103,14 @@ func (a *API) stored(ctx context.Context, tenant uuid.UUID, hash workflow.Hash) 
 	if err != nil {
 		return nil, fmt.Errorf("read definition %s: %w", hash, err)
 	}
-	w, err := workflow.Compile(body)
+	w, err := workflow.Load(body)
 	if err != nil {
 		return nil, fmt.Errorf("compile stored definition %s: %w", hash, unkind{err})
 	}
-	c := a.definitions.put(hash, len(body), w)
-	a.definitions.setStored(c, tenant)
+	// The same text may have been compiled as it was sent, under another hash: that one is not stored by this.
+	if c := a.definitions.put(hash, len(body), w); c.workflow.Hash == hash {
+		a.definitions.setStored(c, tenant)
+	}
 	return w, nil
 }
 

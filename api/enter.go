@@ -22,6 +22,7 @@ const (
 	mediaJSON        = "application/json"
 	mediaYAML        = "application/yaml"
 	mediaEventStream = "text/event-stream"
+	mediaCSV         = "text/csv"
 )
 
 // enter stands between the router and every operation: it lets in by policy, and only what the spec allows.
@@ -60,6 +61,7 @@ func (a *API) check(w http.ResponseWriter, r *http.Request, x *exchange) error {
 	if err != nil {
 		return err
 	}
+	x.media = media
 	x.stream = media == mediaEventStream && r.Method != http.MethodHead
 	query := r.URL.Query()
 	if err := checkQuery(r.URL.RawQuery, query, x.op); err != nil {
@@ -140,7 +142,7 @@ func parameterIssue(err error) fault.Issue {
 	var bad *openapi3.SchemaError
 	switch {
 	case errors.As(req.Err, &bad):
-		issue.Detail = bad.Reason
+		issue.Detail = reasonOf(bad)
 	case errors.Is(req.Err, openapi3filter.ErrInvalidRequired), errors.Is(req.Err, openapi3filter.ErrInvalidEmptyValue):
 		issue.Detail = req.Reason
 	case req.Parameter.Schema != nil && req.Parameter.Schema.Value.Type != nil:
@@ -256,8 +258,17 @@ func contentType(r *http.Request, op *operation) (string, error) {
 // schemaCodes say which keyword of a schema was not met.
 var schemaCodes = map[string]string{
 	"type": "wrong_type", "nullable": "wrong_type", "required": "missing_field", "enum": "unknown_value", "pattern": "invalid_format",
+	"format": "invalid_format", "minProperties": "missing_field", "minItems": "missing_field",
 	"minimum": "out_of_range", "maximum": "out_of_range", "minLength": "too_short", "maxLength": "too_long",
 	"maxProperties": "too_many", "maxItems": "too_many",
+}
+
+// reasonOf says why a schema was not met; of times in words, as the validator shows its pattern.
+func reasonOf(e *openapi3.SchemaError) string {
+	if e.SchemaField == "format" && e.Schema != nil && e.Schema.Format == "date-time" {
+		return "must be a time like 2026-03-01T09:30:00Z"
+	}
+	return e.Reason
 }
 
 // schemaFault says what the body's schema was not met with: pointers and reasons, never what was sent.
@@ -270,7 +281,7 @@ func schemaFault(raw []byte, err error) error {
 			for _, key := range bad.JSONPointer() {
 				issue.Pointer += "/" + pointerToken(key)
 			}
-			issue.Detail = bad.Reason
+			issue.Detail = reasonOf(bad)
 			if code := schemaCodes[bad.SchemaField]; code != "" {
 				issue.Code = code
 			}

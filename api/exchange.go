@@ -16,6 +16,7 @@ type exchange struct {
 	run       uuid.UUID  // reserved by an Idempotency-Key for the run to be submitted; zero: none
 	again     bool       // that key was claimed before, by a request that got no answer
 	w         writer     // what the answer is written to
+	media     string     // of the answer that the caller likes best
 	stream    bool       // the caller wants events as they come
 }
 

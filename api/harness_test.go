@@ -45,7 +45,7 @@ func newService(t testing.TB, change func(*Config)) *service {
 	if change != nil {
 		change(&cfg)
 	}
-	a, err := newAPI(cfg, parts{s.mem, s.mem, s.mem, s.mem, s.mem, s.mem})
+	a, err := newAPI(cfg, allOf(s.mem))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,11 @@ func (s *service) checked(t fataler, req *http.Request, w *httptest.ResponseReco
 	if id == "" || a.header.Get("X-Content-Type-Options") != "nosniff" {
 		t.Fatalf("%s %s: the safe headers are missing: %v", req.Method, req.URL, a.header)
 	}
-	if a.status >= http.StatusBadRequest {
+	switch {
+	case a.status < http.StatusBadRequest:
+	case speaksOpenAI(req.URL.Path):
+		checkOpenAIError(t, req, a)
+	default:
 		checkProblem(t, req, a)
 	}
 	rctx := chi.NewRouteContext()

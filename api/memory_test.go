@@ -27,6 +27,7 @@ type memory struct {
 	workflows   map[string][]store.WorkflowRow
 	keys        map[store.Key]*memoryKey
 	watchers    map[uuid.UUID][]chan struct{}
+	money       memoryMoney
 
 	submitErr   error // of Submit: nothing happens
 	submitLost  error // of Submit: the run is made, the answer is lost
@@ -52,7 +53,7 @@ type memoryKey struct {
 func newMemory() *memory {
 	return &memory{
 		runs: map[uuid.UUID]*memoryRun{}, definitions: map[workflow.Hash]json.RawMessage{}, schema: 1,
-		workflows: map[string][]store.WorkflowRow{}, keys: map[store.Key]*memoryKey{}, watchers: map[uuid.UUID][]chan struct{}{},
+		workflows: map[string][]store.WorkflowRow{}, keys: map[store.Key]*memoryKey{}, watchers: map[uuid.UUID][]chan struct{}{}, money: newMemoryMoney(),
 	}
 }
 
@@ -88,6 +89,10 @@ func (m *memory) record(r *memoryRun, events []flow.Event) {
 	sum := r.run.Summary()
 	r.row.Status, r.row.Stage, r.row.Preview, r.row.Error, r.row.Sum, r.row.StepsDone = sum.Status, sum.Stage, sum.Preview, sum.Error, sum.Sum, sum.StepsDone
 	r.row.StartedAt, r.row.FinishedAt = pointerTo(sum.StartedAt), pointerTo(sum.FinishedAt)
+	r.row.WaitingFor = ""
+	if _, parked := r.run.Rest(time.Now()); parked {
+		r.row.Status, r.row.WaitingFor = flow.RunStatusWaiting, r.run.WaitingFor()
+	}
 	for _, c := range m.watchers[r.row.ID] {
 		select {
 		case c <- struct{}{}:

@@ -180,7 +180,7 @@ func (a *API) notAllowed(w http.ResponseWriter, r *http.Request) {
 		path = r.URL.RawPath // what the router goes by
 	}
 	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut} {
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
 		if a.router.Match(chi.NewRouteContext(), method, path) {
 			allowed = append(allowed, method)
 		}

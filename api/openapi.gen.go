@@ -18,6 +18,114 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for BreakerState.
+const (
+	BreakerStateClosed   BreakerState = "closed"
+	BreakerStateHalfOpen BreakerState = "half_open"
+	BreakerStateOpen     BreakerState = "open"
+)
+
+// Valid indicates whether the value is a known member of the BreakerState enum.
+func (e BreakerState) Valid() bool {
+	switch e {
+	case BreakerStateClosed:
+		return true
+	case BreakerStateHalfOpen:
+		return true
+	case BreakerStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BudgetScope.
+const (
+	BudgetScopeAgent    BudgetScope = "agent"
+	BudgetScopeLabel    BudgetScope = "label"
+	BudgetScopeModel    BudgetScope = "model"
+	BudgetScopeProvider BudgetScope = "provider"
+	BudgetScopeTenant   BudgetScope = "tenant"
+	BudgetScopeWorkflow BudgetScope = "workflow"
+)
+
+// Valid indicates whether the value is a known member of the BudgetScope enum.
+func (e BudgetScope) Valid() bool {
+	switch e {
+	case BudgetScopeAgent:
+		return true
+	case BudgetScopeLabel:
+		return true
+	case BudgetScopeModel:
+		return true
+	case BudgetScopeProvider:
+		return true
+	case BudgetScopeTenant:
+		return true
+	case BudgetScopeWorkflow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BudgetWindow.
+const (
+	BudgetWindowDay      BudgetWindow = "day"
+	BudgetWindowLifetime BudgetWindow = "lifetime"
+	BudgetWindowMonth    BudgetWindow = "month"
+	BudgetWindowWeek     BudgetWindow = "week"
+)
+
+// Valid indicates whether the value is a known member of the BudgetWindow enum.
+func (e BudgetWindow) Valid() bool {
+	switch e {
+	case BudgetWindowDay:
+		return true
+	case BudgetWindowLifetime:
+		return true
+	case BudgetWindowMonth:
+		return true
+	case BudgetWindowWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HealthState.
+const (
+	HealthStateDisabled  HealthState = "disabled"
+	HealthStateHeld      HealthState = "held"
+	HealthStateOk        HealthState = "ok"
+	HealthStateOpen      HealthState = "open"
+	HealthStateProbing   HealthState = "probing"
+	HealthStateThrottled HealthState = "throttled"
+	HealthStateUnused    HealthState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the HealthState enum.
+func (e HealthState) Valid() bool {
+	switch e {
+	case HealthStateDisabled:
+		return true
+	case HealthStateHeld:
+		return true
+	case HealthStateOk:
+		return true
+	case HealthStateOpen:
+		return true
+	case HealthStateProbing:
+		return true
+	case HealthStateThrottled:
+		return true
+	case HealthStateUnused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Mode.
 const (
 	ModeBatch       Mode = "batch"
@@ -30,6 +138,126 @@ func (e Mode) Valid() bool {
 	case ModeBatch:
 		return true
 	case ModeInteractive:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelKind.
+const (
+	ModelKindAgent    ModelKind = "agent"
+	ModelKindChain    ModelKind = "chain"
+	ModelKindModel    ModelKind = "model"
+	ModelKindWorkflow ModelKind = "workflow"
+)
+
+// Valid indicates whether the value is a known member of the ModelKind enum.
+func (e ModelKind) Valid() bool {
+	switch e {
+	case ModelKindAgent:
+		return true
+	case ModelKindChain:
+		return true
+	case ModelKindModel:
+		return true
+	case ModelKindWorkflow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelObject.
+const (
+	ModelObjectModel ModelObject = "model"
+)
+
+// Valid indicates whether the value is a known member of the ModelObject enum.
+func (e ModelObject) Valid() bool {
+	switch e {
+	case ModelObjectModel:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelListObject.
+const (
+	ModelListObjectList ModelListObject = "list"
+)
+
+// Valid indicates whether the value is a known member of the ModelListObject enum.
+func (e ModelListObject) Valid() bool {
+	switch e {
+	case ModelListObjectList:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHard.
+const (
+	OnHardClamp     OnHard = "clamp"
+	OnHardDowngrade OnHard = "downgrade"
+	OnHardPause     OnHard = "pause"
+	OnHardReject    OnHard = "reject"
+)
+
+// Valid indicates whether the value is a known member of the OnHard enum.
+func (e OnHard) Valid() bool {
+	switch e {
+	case OnHardClamp:
+		return true
+	case OnHardDowngrade:
+		return true
+	case OnHardPause:
+		return true
+	case OnHardReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PriceRowOrigin.
+const (
+	PriceRowOriginAPI     PriceRowOrigin = "api"
+	PriceRowOriginBuiltIn PriceRowOrigin = "built_in"
+	PriceRowOriginConfig  PriceRowOrigin = "config"
+)
+
+// Valid indicates whether the value is a known member of the PriceRowOrigin enum.
+func (e PriceRowOrigin) Valid() bool {
+	switch e {
+	case PriceRowOriginAPI:
+		return true
+	case PriceRowOriginBuiltIn:
+		return true
+	case PriceRowOriginConfig:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RouteQuestionNeeds.
+const (
+	RouteQuestionNeedsSchema RouteQuestionNeeds = "schema"
+	RouteQuestionNeedsTools  RouteQuestionNeeds = "tools"
+	RouteQuestionNeedsVision RouteQuestionNeeds = "vision"
+)
+
+// Valid indicates whether the value is a known member of the RouteQuestionNeeds enum.
+func (e RouteQuestionNeeds) Valid() bool {
+	switch e {
+	case RouteQuestionNeedsSchema:
+		return true
+	case RouteQuestionNeedsTools:
+		return true
+	case RouteQuestionNeedsVision:
 		return true
 	default:
 		return false
@@ -147,6 +375,182 @@ func (e GetRunParamsInclude) Valid() bool {
 	}
 }
 
+// Defines values for GetSpendParamsInterval.
+const (
+	GetSpendParamsIntervalDay  GetSpendParamsInterval = "day"
+	GetSpendParamsIntervalHour GetSpendParamsInterval = "hour"
+)
+
+// Valid indicates whether the value is a known member of the GetSpendParamsInterval enum.
+func (e GetSpendParamsInterval) Valid() bool {
+	switch e {
+	case GetSpendParamsIntervalDay:
+		return true
+	case GetSpendParamsIntervalHour:
+		return true
+	default:
+		return false
+	}
+}
+
+// Breaker defines model for Breaker.
+type Breaker struct {
+	ChangedAt time.Time `json:"changed_at,omitempty,omitzero"`
+
+	// DisabledUntil The key, the quota or the name must be mended
+	DisabledUntil time.Time `json:"disabled_until,omitempty,omitzero"`
+	Failures      int       `json:"failures"`
+
+	// Held A person keeps it open
+	Held     bool   `json:"held"`
+	ID       string `json:"id"`
+	Model    string `json:"model"`
+	Provider string `json:"provider"`
+	Reason   string `json:"reason,omitempty,omitzero"`
+
+	// Recent The last 20 outcomes, the newest last: ok, or the class of the error
+	Recent []string `json:"recent"`
+
+	// Samples Requests in the rolling minute
+	Samples int          `json:"samples"`
+	State   BreakerState `json:"state"`
+
+	// ThrottledUntil The provider asked us to wait
+	ThrottledUntil time.Time `json:"throttled_until,omitempty,omitzero"`
+
+	// Until Of an open one: when a probe is let through
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
+
+// BreakerState defines model for Breaker.State.
+type BreakerState string
+
+// BreakerPage defines model for BreakerPage.
+type BreakerPage struct {
+	Data []Breaker `json:"data"`
+}
+
+// BreakerRequest defines model for BreakerRequest.
+type BreakerRequest struct {
+	// ID `provider/model`, as in the list
+	ID string `json:"id"`
+
+	// Reason Why; shown with the breaker that is held
+	Reason string `json:"reason,omitempty,omitzero"`
+}
+
+// Budget defines model for Budget.
+type Budget struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Crossings Of this window
+	Crossings []Crossing `json:"crossings"`
+	Export    bool       `json:"export"`
+
+	// Left A limit, or an amount under one; what is not limited is absent
+	Left BudgetAmount `json:"left"`
+
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+	Name  string       `json:"name"`
+	Of    string       `json:"of,omitempty,omitzero"`
+
+	// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+	// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+	// anew; a call of no run is refused.
+	OnHard OnHard `json:"on_hard"`
+
+	// Reserved A limit, or an amount under one; what is not limited is absent
+	Reserved BudgetAmount `json:"reserved"`
+
+	// ResetsAt Absent: never by itself
+	ResetsAt     time.Time   `json:"resets_at,omitempty,omitzero"`
+	Scope        BudgetScope `json:"scope"`
+	SoftPercents []int       `json:"soft_percents"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent       BudgetAmount `json:"spent"`
+	TimeZone    string       `json:"time_zone"`
+	UpdatedAt   time.Time    `json:"updated_at"`
+	Window      BudgetWindow `json:"window"`
+	WindowStart time.Time    `json:"window_start,omitempty,omitzero"`
+}
+
+// BudgetAmount A limit, or an amount under one; what is not limited is absent
+type BudgetAmount struct {
+	NanoUSD *int64 `json:"nano_usd,omitempty"`
+	Tokens  *int64 `json:"tokens,omitempty"`
+	USD     string `json:"usd,omitempty,omitzero"`
+}
+
+// BudgetPage defines model for BudgetPage.
+type BudgetPage struct {
+	Data       []Budget `json:"data"`
+	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
+}
+
+// BudgetRefusal The budget that refused
+type BudgetRefusal struct {
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+
+	// Name `run`: the run's own
+	Name string `json:"name"`
+
+	// Need What the call could have cost
+	Need BudgetAmount `json:"need"`
+
+	// Reserved A limit, or an amount under one; what is not limited is absent
+	Reserved BudgetAmount `json:"reserved"`
+
+	// ResetsAt Absent: never by itself
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+
+	// Scope What it limits
+	//
+	// Examples: label team=a
+	Scope string `json:"scope"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent BudgetAmount `json:"spent"`
+
+	// Unpriced What the model costs is not known
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+}
+
+// BudgetRequest defines model for BudgetRequest.
+type BudgetRequest struct {
+	// Export It stands in the metrics under its name; at most 50 should
+	Export bool `json:"export,omitempty,omitzero"`
+
+	// Limit A limit in money, in tokens, or both
+	Limit RunBudgetRequest `json:"limit"`
+
+	// Of Which one; of a label `name=value`; absent for scope tenant
+	Of string `json:"of,omitempty,omitzero"`
+
+	// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+	// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+	// anew; a call of no run is refused.
+	OnHard OnHard      `json:"on_hard,omitempty,omitzero"`
+	Scope  BudgetScope `json:"scope"`
+
+	// SoftPercents Shares of the limit whose crossing is noted and told, once a window; 50, 80 and 95 if not given
+	SoftPercents *[]int `json:"soft_percents,omitempty"`
+
+	// TimeZone Where its days, weeks (from Monday) and months begin; UTC if not given
+	//
+	// Examples: Europe/Berlin
+	TimeZone string       `json:"time_zone,omitempty,omitzero"`
+	Window   BudgetWindow `json:"window,omitempty,omitzero"`
+}
+
+// BudgetScope defines model for BudgetScope.
+type BudgetScope string
+
+// BudgetWindow defines model for BudgetWindow.
+type BudgetWindow string
+
 // Call One request to a model, answered or not
 type Call struct {
 	Cost Cost `json:"cost"`
@@ -179,6 +583,44 @@ type CancelRequest struct {
 	Reason string `json:"reason,omitempty,omitzero"`
 }
 
+// Chain defines model for Chain.
+type Chain struct {
+	AcceptBest bool         `json:"accept_best,omitempty,omitzero"`
+	Entries    []ChainEntry `json:"entries"`
+	Hedge      bool         `json:"hedge,omitempty,omitzero"`
+	Name       string       `json:"name"`
+}
+
+// ChainEntry defines model for ChainEntry.
+type ChainEntry struct {
+	// Accept What an answer must meet
+	Accept string `json:"accept,omitempty,omitzero"`
+	Health Health `json:"health,omitempty,omitzero"`
+	Model  string `json:"model"`
+
+	// Provider Who serves it here; absent: nobody
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Retries   int    `json:"retries,omitempty,omitzero"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+
+	// Timeout Of one call
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// ChainPage defines model for ChainPage.
+type ChainPage struct {
+	Data []Chain `json:"data"`
+}
+
+// ClassScore defines model for ClassScore.
+type ClassScore struct {
+	Class string  `json:"class"`
+	Score float64 `json:"score"`
+
+	// Words What spoke for it
+	Words []string `json:"words,omitempty,omitzero"`
+}
+
 // Cost defines model for Cost.
 type Cost struct {
 	NanoUSD int64 `json:"nano_usd"`
@@ -190,11 +632,104 @@ type Cost struct {
 	USD string `json:"usd"`
 }
 
+// CostLine One request to a model, answered or not
+type CostLine struct {
+	Agent      string    `json:"agent,omitempty,omitzero"`
+	At         time.Time `json:"at"`
+	Attempt    int       `json:"attempt"`
+	Baseline   Money     `json:"baseline"`
+	CacheSaved Money     `json:"cache_saved,omitempty,omitzero"`
+	Cost       Cost      `json:"cost"`
+
+	// Depth Place in the chain, from 0
+	Depth int `json:"depth"`
+
+	// Estimated The provider reported no usage; tokens were counted here
+	Estimated    bool  `json:"estimated,omitempty,omitzero"`
+	FirstTokenMs int64 `json:"first_token_ms,omitempty,omitzero"`
+	Gen          int   `json:"gen"`
+
+	// Hedged Sent because the call before was slow
+	Hedged bool `json:"hedged,omitempty,omitzero"`
+
+	// Message Of the error
+	Message string `json:"message,omitempty,omitzero"`
+	Model   string `json:"model"`
+	Ms      int64  `json:"ms"`
+
+	// Outcome `ok` or the class of the error
+	Outcome string `json:"outcome"`
+
+	// Price The row that was applied: where it is from, since when it holds
+	Price    string `json:"price,omitempty,omitzero"`
+	Provider string `json:"provider"`
+
+	// Rates US dollars for a million tokens
+	Rates Rates `json:"rates,omitempty,omitzero"`
+
+	// RequestID The provider's own name for it
+	RequestID string `json:"request_id,omitempty,omitzero"`
+
+	// Reservation It was made under
+	Reservation string `json:"reservation,omitempty,omitzero"`
+
+	// Rule The routing rule that chose the chain
+	Rule  string `json:"rule,omitempty,omitzero"`
+	Saved Money  `json:"saved"`
+
+	// Seq Of the event that holds it
+	Seq       int32  `json:"seq"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+	Step      string `json:"step"`
+
+	// Subscription The flat plan it went through
+	Subscription string `json:"subscription,omitempty,omitzero"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+
+	// TokensApart Of the tokens, those that are priced apart
+	TokensApart TokensApart `json:"tokens_apart,omitempty,omitzero"`
+
+	// Try At this place of the chain, from 1
+	Try int `json:"try"`
+}
+
+// CostSum A sum, with what it is of
+type CostSum struct {
+	Agent    string `json:"agent,omitempty,omitzero"`
+	Attempt  int    `json:"attempt,omitempty,omitzero"`
+	Calls    int    `json:"calls"`
+	Cost     Cost   `json:"cost"`
+	Gen      int    `json:"gen,omitempty,omitzero"`
+	Model    string `json:"model,omitempty,omitzero"`
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Savings Against the baseline
+	Savings        Savings `json:"savings"`
+	SimulatedCalls int     `json:"simulated_calls,omitempty,omitzero"`
+	Step           string  `json:"step,omitempty,omitzero"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+}
+
+// Crossing defines model for Crossing.
+type Crossing struct {
+	At      time.Time `json:"at"`
+	Percent int       `json:"percent"`
+}
+
 // DefinitionRequest defines model for DefinitionRequest.
 type DefinitionRequest struct {
 	// Definition The definition, as JSON or as a string of YAML
 	Definition json.RawMessage `json:"definition"`
 }
+
+// Dollars US dollars as a decimal, at most nine places
+//
+// Examples: 12.50
+type Dollars = string
 
 // Event defines model for Event.
 type Event struct {
@@ -246,6 +781,20 @@ type Failure struct {
 	Step string `json:"step,omitempty,omitzero"`
 }
 
+// Health defines model for Health.
+type Health struct {
+	// FirstTokenMs Until an answer begins, lately; absent: not known
+	FirstTokenMs int64  `json:"first_token_ms,omitempty,omitzero"`
+	Reason       string `json:"reason,omitempty,omitzero"`
+
+	// State unused: nobody called it from this node yet
+	State HealthState `json:"state"`
+	Until time.Time   `json:"until,omitempty,omitzero"`
+}
+
+// HealthState unused: nobody called it from this node yet
+type HealthState string
+
 // Issue defines model for Issue.
 type Issue struct {
 	Code   string `json:"code"`
@@ -271,10 +820,205 @@ type Labels map[string]string
 // Mode defines model for Mode.
 type Mode string
 
+// Model defines model for Model.
+type Model struct {
+	// Aliases Other names it is known by
+	Aliases      []string `json:"aliases,omitempty,omitzero"`
+	Capabilities []string `json:"capabilities,omitempty,omitzero"`
+
+	// Chain Of a chain or an agent: the models, in order
+	Chain         []string `json:"chain,omitempty,omitzero"`
+	ContextTokens int64    `json:"context_tokens,omitempty,omitzero"`
+
+	// Created Unix seconds; 0: not known
+	Created      int64       `json:"created"`
+	Description  string      `json:"description,omitempty,omitzero"`
+	Family       string      `json:"family,omitempty,omitzero"`
+	Health       Health      `json:"health,omitempty,omitzero"`
+	ID           string      `json:"id"`
+	Kind         ModelKind   `json:"kind"`
+	Object       ModelObject `json:"object"`
+	OutputTokens int         `json:"output_tokens,omitempty,omitzero"`
+
+	// OwnedBy The vendor; `fermata` for chains, workflows and agents
+	OwnedBy string `json:"owned_by"`
+	Price   Price  `json:"price,omitempty,omitzero"`
+
+	// Provider Who serves it; absent: nobody is configured to
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning bool   `json:"reasoning,omitempty,omitzero"`
+
+	// Simulated No real model would be called
+	Simulated bool     `json:"simulated,omitempty,omitzero"`
+	Speed     string   `json:"speed,omitempty,omitzero"`
+	Strengths []string `json:"strengths,omitempty,omitzero"`
+
+	// Subscription The flat plan of its provider
+	Subscription string `json:"subscription,omitempty,omitzero"`
+
+	// Tier Cost tier, 1 is the cheapest
+	Tier int `json:"tier,omitempty,omitzero"`
+
+	// Version Of a workflow or the agent's workflow
+	Version int32 `json:"version,omitempty,omitzero"`
+
+	// Zone Where it is served
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ModelKind defines model for Model.Kind.
+type ModelKind string
+
+// ModelObject defines model for Model.Object.
+type ModelObject string
+
+// ModelList defines model for ModelList.
+type ModelList struct {
+	Data   []Model         `json:"data"`
+	Object ModelListObject `json:"object"`
+}
+
+// ModelListObject defines model for ModelList.Object.
+type ModelListObject string
+
+// ModelName A model, or `provider/model`
+//
+// Examples: claude-sonnet-4-6
+type ModelName = string
+
+// Money defines model for Money.
+type Money struct {
+	NanoUSD int64 `json:"nano_usd"`
+
+	// USD US dollars
+	USD string `json:"usd"`
+}
+
+// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+// anew; a call of no run is refused.
+type OnHard string
+
+// PassedRule defines model for PassedRule.
+type PassedRule struct {
+	Reason string `json:"reason"`
+	Rule   string `json:"rule"`
+}
+
+// Price defines model for Price.
+type Price struct {
+	// Checked The day on which the source had verified it
+	Checked string `json:"checked,omitempty,omitzero"`
+
+	// EffectiveFrom Absent: since ever
+	EffectiveFrom time.Time `json:"effective_from,omitempty,omitzero"`
+
+	// Source Where it was read
+	Source string `json:"source"`
+
+	// Tiers By rising context_over
+	Tiers []Tier `json:"tiers"`
+}
+
+// PricePage defines model for PricePage.
+type PricePage struct {
+	Data []PriceRow `json:"data"`
+}
+
+// PriceRequest defines model for PriceRequest.
+type PriceRequest struct {
+	// Model A name, or the beginning of names and a *
+	Model string            `json:"model"`
+	Rows  []PriceRowRequest `json:"rows"`
+}
+
+// PriceRow defines model for PriceRow.
+type PriceRow struct {
+	AudioInput   string `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  string `json:"audio_output,omitempty,omitzero"`
+	CacheRead    string `json:"cache_read,omitempty,omitzero"`
+	CacheWrite   string `json:"cache_write,omitempty,omitzero"`
+	CacheWrite1H string `json:"cache_write_1h,omitempty,omitzero"`
+
+	// Checked The day on which that source had verified it
+	Checked     string `json:"checked,omitempty,omitzero"`
+	ContextOver int64  `json:"context_over,omitempty,omitzero"`
+
+	// EffectiveFrom A day (UTC) or a time from which it holds; absent: since ever
+	//
+	// Examples: 2026-09-01
+	EffectiveFrom string `json:"effective_from,omitempty,omitzero"`
+	ImageInput    string `json:"image_input,omitempty,omitzero"`
+
+	// Input Dollars for a million tokens
+	Input string `json:"input,omitempty,omitzero"`
+
+	// Model A name, or the beginning of names and a *
+	Model string `json:"model"`
+	Note  string `json:"note,omitempty,omitzero"`
+
+	// Origin Where the row came from
+	Origin PriceRowOrigin `json:"origin"`
+	Output string         `json:"output,omitempty,omitzero"`
+
+	// PerCall Dollars for each answered request, besides its tokens
+	PerCall string `json:"per_call,omitempty,omitzero"`
+
+	// Provider Who has this price; absent: whoever serves the model
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning string `json:"reasoning,omitempty,omitzero"`
+
+	// Source Where it was read; `api` if not given
+	Source string `json:"source"`
+}
+
+// PriceRowOrigin Where the row came from
+type PriceRowOrigin string
+
+// PriceRowRequest Rows of one provider and `effective_from` are one price: the one with the highest `context_over` that the request's whole
+// input exceeds prices all of the request. Rates are dollars for a million tokens. An empty `cache_read` or `cache_write`
+// costs what input costs, `cache_write_1h` what `cache_write` costs, `reasoning` and `audio_output` what output costs,
+// `audio_input` and `image_input` what input costs; free is "0".
+type PriceRowRequest struct {
+	AudioInput   string `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  string `json:"audio_output,omitempty,omitzero"`
+	CacheRead    string `json:"cache_read,omitempty,omitzero"`
+	CacheWrite   string `json:"cache_write,omitempty,omitzero"`
+	CacheWrite1H string `json:"cache_write_1h,omitempty,omitzero"`
+
+	// Checked The day on which that source had verified it
+	Checked     string `json:"checked,omitempty,omitzero"`
+	ContextOver int64  `json:"context_over,omitempty,omitzero"`
+
+	// EffectiveFrom A day (UTC) or a time from which it holds; absent: since ever
+	//
+	// Examples: 2026-09-01
+	EffectiveFrom string `json:"effective_from,omitempty,omitzero"`
+	ImageInput    string `json:"image_input,omitempty,omitzero"`
+
+	// Input Dollars for a million tokens
+	Input  string `json:"input,omitempty,omitzero"`
+	Note   string `json:"note,omitempty,omitzero"`
+	Output string `json:"output,omitempty,omitzero"`
+
+	// PerCall Dollars for each answered request, besides its tokens
+	PerCall string `json:"per_call,omitempty,omitzero"`
+
+	// Provider Who has this price; absent: whoever serves the model
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning string `json:"reasoning,omitempty,omitzero"`
+
+	// Source Where it was read; `api` if not given
+	Source string `json:"source,omitempty,omitzero"`
+}
+
 // Problem RFC 9457
 type Problem struct {
 	// Actions Of a conflict: what can be done with it
 	Actions []string `json:"actions,omitempty,omitzero"`
+
+	// Budget Of budget_exhausted
+	Budget BudgetRefusal `json:"budget,omitempty,omitzero"`
 
 	// Code Stable
 	Code   string  `json:"code"`
@@ -305,6 +1049,18 @@ type Progress struct {
 	Total   int `json:"total"`
 }
 
+// Projection defines model for Projection.
+type Projection struct {
+	CallsPerDay int64  `json:"calls_per_day"`
+	Cost        Money  `json:"cost"`
+	CostPerCall Money  `json:"cost_per_call"`
+	Days        int    `json:"days"`
+	Formula     string `json:"formula"`
+
+	// Simulated There are only simulated calls to go by
+	Simulated bool `json:"simulated"`
+}
+
 // Provenance defines model for Provenance.
 type Provenance struct {
 	Agent         string `json:"agent,omitempty,omitzero"`
@@ -322,16 +1078,148 @@ type Provenance struct {
 	Step      string `json:"step"`
 }
 
+// Rates US dollars for a million tokens
+type Rates struct {
+	CacheRead    string `json:"cache_read"`
+	CacheWrite   string `json:"cache_write"`
+	CacheWrite1H string `json:"cache_write_1h"`
+	Input        string `json:"input"`
+	Output       string `json:"output"`
+	Reasoning    string `json:"reasoning"`
+}
+
 // ResumeRequest defines model for ResumeRequest.
 type ResumeRequest struct {
-	Reason string `json:"reason,omitempty,omitzero"`
+	// Budget A limit in money, in tokens, or both
+	Budget RunBudgetRequest `json:"budget,omitempty,omitzero"`
+	Reason string           `json:"reason,omitempty,omitzero"`
 
 	// Set Outputs given by hand: `{"steps.<path>.output": value}`
 	Set map[string]json.RawMessage `json:"set,omitempty,omitzero"`
 }
 
+// RouteCandidate defines model for RouteCandidate.
+type RouteCandidate struct {
+	// Accepted It can answer this
+	Accepted bool `json:"accepted"`
+
+	// Breaker Where its breaker stands
+	Breaker      string `json:"breaker,omitempty,omitzero"`
+	CostExpected Money  `json:"cost_expected,omitempty,omitzero"`
+	CostHigh     Money  `json:"cost_high,omitempty,omitzero"`
+	CostLow      Money  `json:"cost_low,omitempty,omitzero"`
+	FirstTokenMs int64  `json:"first_token_ms,omitempty,omitzero"`
+	Model        string `json:"model"`
+
+	// Provider Who serves it; absent: nobody
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Rank Its place in the chain, from 1; absent: not in it
+	Rank int `json:"rank,omitempty,omitzero"`
+
+	// Reasons Why it was refused, or stands where it stands
+	Reasons []string `json:"reasons"`
+
+	// Score The smaller, the better; of balanced picks
+	Score     float64 `json:"score,omitempty,omitzero"`
+	Simulated bool    `json:"simulated,omitempty,omitzero"`
+	Speed     string  `json:"speed,omitempty,omitzero"`
+
+	// Subscription The flat plan that pays for it
+	Subscription string `json:"subscription,omitempty,omitzero"`
+	Tier         int    `json:"tier,omitempty,omitzero"`
+
+	// Unpriced What it costs is not known
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+}
+
+// RouteExplanation defines model for RouteExplanation.
+type RouteExplanation struct {
+	// AsksFirst The rule has a model name the task class first: its chain. The rest is as if it had named what the scores say
+	AsksFirst []string `json:"asks_first,omitempty,omitzero"`
+
+	// By What decided: explicit, budget, rule or default; empty: nothing could, see `error`
+	By string `json:"by"`
+
+	// Candidates Those of the chain first, in its order
+	Candidates []RouteCandidate `json:"candidates"`
+
+	// Chain The models that would be asked, in order
+	Chain []string `json:"chain"`
+
+	// Class The task class, as it was given or worked out
+	Class string `json:"class,omitempty,omitzero"`
+
+	// CostHigh The dearest model of the chain gives the longest answer
+	CostHigh Money `json:"cost_high"`
+
+	// CostLow The first model answers at once, and briefly
+	CostLow Money `json:"cost_low"`
+
+	// Error Why nobody would be asked
+	Error string `json:"error,omitempty,omitzero"`
+
+	// InputTokens As given, or counted in the text
+	InputTokens int64 `json:"input_tokens"`
+	MaxTokens   int   `json:"max_tokens"`
+
+	// Passed Rules that matched, but that nobody could meet
+	Passed []PassedRule `json:"passed,omitempty,omitzero"`
+
+	// Rule The first that matched and could be met
+	Rule string `json:"rule,omitempty,omitzero"`
+
+	// Scores Of `auto`, the best first
+	Scores []ClassScore `json:"scores,omitempty,omitzero"`
+
+	// Unpriced What a model of the chain costs is not known: cost_high is not the end of it
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+
+	// Why Of the rule, in words
+	Why string `json:"why,omitempty,omitzero"`
+}
+
+// RouteQuestion defines model for RouteQuestion.
+type RouteQuestion struct {
+	Agent ScopeName `json:"agent,omitempty,omitzero"`
+
+	// AtMost What is left in a budget; absent: enough
+	//
+	// Examples: 12.50
+	AtMost      Dollars `json:"at_most,omitempty,omitzero"`
+	CallsPerDay int64   `json:"calls_per_day,omitempty,omitzero"`
+
+	// Chain A chain that every workflow can name
+	Chain string `json:"chain,omitempty,omitzero"`
+
+	// InputTokens How long the prompt is
+	InputTokens int64  `json:"input_tokens,omitempty,omitzero"`
+	Labels      Labels `json:"labels,omitempty,omitzero"`
+
+	// MaxTokens How long the answer may be; 0: the service's default
+	MaxTokens int                  `json:"max_tokens,omitempty,omitzero"`
+	Mode      Mode                 `json:"mode,omitempty,omitzero"`
+	Models    []ModelName          `json:"models,omitempty,omitzero"`
+	Needs     []RouteQuestionNeeds `json:"needs,omitempty,omitzero"`
+
+	// Route A task class, or `auto`
+	Route  string `json:"route,omitempty,omitzero"`
+	Stakes Stakes `json:"stakes,omitempty,omitzero"`
+
+	// Text Of the question: for rules that look for words, and for `auto`
+	Text string `json:"text,omitempty,omitzero"`
+
+	// Workflow Examples: qc_deliverable
+	Workflow WorkflowName `json:"workflow,omitempty,omitzero"`
+}
+
+// RouteQuestionNeeds defines model for RouteQuestion.Needs.
+type RouteQuestionNeeds string
+
 // Run defines model for Run.
 type Run struct {
+	// Budget While it has not ended, where it has one of its own; later it is with its cost
+	Budget    RunBudget `json:"budget,omitempty,omitzero"`
 	Cost      Cost      `json:"cost"`
 	CreatedAt time.Time `json:"created_at"`
 	EndedAt   time.Time `json:"ended_at,omitempty,omitzero"`
@@ -362,6 +1250,9 @@ type Run struct {
 	// Provenance With `include=provenance`: who made what
 	Provenance []Provenance `json:"provenance,omitempty,omitzero"`
 
+	// Savings Where models were called
+	Savings Savings `json:"savings,omitempty,omitzero"`
+
 	// Simulated Simulated models took part
 	Simulated bool `json:"simulated,omitempty,omitzero"`
 
@@ -377,8 +1268,11 @@ type Run struct {
 	Usage      Usage        `json:"usage"`
 
 	// Version Of the published workflow; absent: submitted inline
-	Version  int32  `json:"version,omitempty,omitzero"`
-	Workflow string `json:"workflow"`
+	Version int32 `json:"version,omitempty,omitzero"`
+
+	// WaitingFor Where it waits
+	WaitingFor Waiting `json:"waiting_for,omitempty,omitzero"`
+	Workflow   string  `json:"workflow"`
 }
 
 // RunAccepted defines model for RunAccepted.
@@ -391,6 +1285,57 @@ type RunAccepted struct {
 	Status RunStatus `json:"status"`
 }
 
+// RunBudget What the run may spend, and has
+type RunBudget struct {
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent BudgetAmount `json:"spent"`
+
+	// Warned The share at which it warns has been passed
+	Warned bool `json:"warned"`
+}
+
+// RunBudgetRequest A limit in money, in tokens, or both
+type RunBudgetRequest struct {
+	Tokens int64 `json:"tokens,omitempty,omitzero"`
+
+	// USD US dollars as a decimal, at most nine places
+	//
+	// Examples: 12.50
+	USD Dollars `json:"usd,omitempty,omitzero"`
+}
+
+// RunCost defines model for RunCost.
+type RunCost struct {
+	// Budget What the run may spend, and has
+	Budget    RunBudget `json:"budget,omitempty,omitzero"`
+	ByAttempt []CostSum `json:"by_attempt"`
+	ByModel   []CostSum `json:"by_model"`
+	ByStep    []CostSum `json:"by_step"`
+
+	// ID A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID    RunID      `json:"id"`
+	Lines []CostLine `json:"lines"`
+
+	// LinesLeftOut How many more there are
+	LinesLeftOut int `json:"lines_left_out,omitempty,omitzero"`
+
+	// Reserved Set aside for calls at work; absent: nothing, or no budget applies
+	Reserved BudgetAmount `json:"reserved,omitempty,omitzero"`
+
+	// Simulated Simulated models took part: their cost is what the real ones would have cost
+	Simulated bool      `json:"simulated"`
+	Status    RunStatus `json:"status"`
+
+	// Totals A sum, with what it is of
+	Totals   CostSum `json:"totals"`
+	Workflow string  `json:"workflow"`
+}
+
 // RunID A run; sortable by time of submission
 //
 // Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
@@ -400,6 +1345,7 @@ type RunID = string
 type RunLinks struct {
 	// Cancel There while the run can be cancelled
 	Cancel string `json:"cancel,omitempty,omitzero"`
+	Cost   string `json:"cost,omitempty,omitzero"`
 	Events string `json:"events"`
 
 	// Resume There while the run can be resumed
@@ -416,6 +1362,9 @@ type RunPage struct {
 
 // RunRequest defines model for RunRequest.
 type RunRequest struct {
+	// Budget A limit in money, in tokens, or both
+	Budget RunBudgetRequest `json:"budget,omitempty,omitzero"`
+
 	// Definition A definition of the run's own, as JSON or as a string of YAML
 	Definition json.RawMessage `json:"definition,omitempty,omitzero"`
 
@@ -464,6 +1413,90 @@ type RunSummary struct {
 	// Version Of the published workflow; absent: submitted inline
 	Version  int32  `json:"version,omitempty,omitzero"`
 	Workflow string `json:"workflow"`
+}
+
+// Savings Against the baseline
+type Savings struct {
+	Baseline   Money `json:"baseline"`
+	CacheSaved Money `json:"cache_saved"`
+	Cost       Money `json:"cost"`
+
+	// Formula How it is worked out; stands with totals
+	Formula string `json:"formula,omitempty,omitzero"`
+
+	// Percent saved / baseline x 100, one place; absent: there is no baseline
+	Percent      *float64 `json:"percent,omitempty"`
+	RoutingSaved Money    `json:"routing_saved"`
+	Saved        Money    `json:"saved"`
+}
+
+// ScopeName defines model for ScopeName.
+type ScopeName = string
+
+// Spend defines model for Spend.
+type Spend struct {
+	Data []SpendGroup `json:"data"`
+
+	// From The first hour taken
+	From time.Time `json:"from"`
+
+	// GroupBy The keys of each row, in order
+	GroupBy    []string    `json:"group_by"`
+	Projection Projection  `json:"projection,omitempty,omitzero"`
+	Simulated  SpendTotals `json:"simulated,omitempty,omitzero"`
+
+	// To The end of the last one
+	To     time.Time   `json:"to"`
+	Totals SpendTotals `json:"totals"`
+}
+
+// SpendGroup defines model for SpendGroup.
+type SpendGroup struct {
+	Baseline           Money             `json:"baseline"`
+	CacheSaved         Money             `json:"cache_saved"`
+	Calls              int64             `json:"calls"`
+	Cost               Money             `json:"cost"`
+	CostPerFinishedRun Money             `json:"cost_per_finished_run,omitempty,omitzero"`
+	Keys               map[string]string `json:"keys"`
+
+	// RunsFinished Where the row is of whole runs
+	RunsFinished  int64 `json:"runs_finished,omitempty,omitzero"`
+	RunsSucceeded int64 `json:"runs_succeeded,omitempty,omitzero"`
+	Saved         Money `json:"saved"`
+
+	// SharePercent Of the cost of all real calls, or of all simulated ones
+	SharePercent *float64 `json:"share_percent,omitempty"`
+	Simulated    bool     `json:"simulated"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens        Tokens `json:"tokens"`
+	UnpricedCalls int64  `json:"unpriced_calls"`
+}
+
+// SpendTotals defines model for SpendTotals.
+type SpendTotals struct {
+	Calls int64 `json:"calls"`
+
+	// CostPerFinishedRun total / runs_finished; absent: none
+	CostPerFinishedRun Money `json:"cost_per_finished_run,omitempty,omitzero"`
+	Fixed              Money `json:"fixed,omitempty,omitzero"`
+
+	// RunsFinished Succeeded, failed or cancelled in the window
+	RunsFinished  int64 `json:"runs_finished,omitempty,omitzero"`
+	RunsSucceeded int64 `json:"runs_succeeded,omitempty,omitzero"`
+
+	// Savings Against the baseline
+	Savings       Savings             `json:"savings"`
+	Subscriptions []SubscriptionShare `json:"subscriptions,omitempty,omitzero"`
+	Tiers         []TierShare         `json:"tiers"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+	Total  Money  `json:"total"`
+
+	// Unpriced Models whose price was not known: their calls are in no amount
+	Unpriced []UnpricedModel `json:"unpriced"`
+	Variable Money           `json:"variable"`
 }
 
 // Stakes defines model for Stakes.
@@ -529,6 +1562,65 @@ type StepPage struct {
 // StepStatus defines model for StepStatus.
 type StepStatus string
 
+// Subscription defines model for Subscription.
+type Subscription struct {
+	From    time.Time `json:"from"`
+	Monthly Money     `json:"monthly"`
+	Name    string    `json:"name"`
+	Until   time.Time `json:"until,omitempty,omitzero"`
+}
+
+// SubscriptionPage defines model for SubscriptionPage.
+type SubscriptionPage struct {
+	Data []Subscription `json:"data"`
+}
+
+// SubscriptionRequest defines model for SubscriptionRequest.
+type SubscriptionRequest struct {
+	// From The beginning of this month (UTC) if not given
+	From *time.Time `json:"from,omitempty"`
+
+	// Monthly US dollars as a decimal, at most nine places
+	//
+	// Examples: 12.50
+	Monthly Dollars `json:"monthly"`
+
+	// Until Absent: it goes on
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// SubscriptionShare defines model for SubscriptionShare.
+type SubscriptionShare struct {
+	Cost Money `json:"cost"`
+
+	// Days Of the window in which it held
+	Days float64 `json:"days"`
+	Name string  `json:"name"`
+}
+
+// Tier US dollars for a million tokens
+type Tier struct {
+	CacheRead    string `json:"cache_read"`
+	CacheWrite   string `json:"cache_write"`
+	CacheWrite1H string `json:"cache_write_1h"`
+	ContextOver  int64  `json:"context_over"`
+	Input        string `json:"input"`
+	Output       string `json:"output"`
+	Reasoning    string `json:"reasoning"`
+}
+
+// TierShare defines model for TierShare.
+type TierShare struct {
+	Calls int64 `json:"calls"`
+	Cost  Money `json:"cost"`
+
+	// SharePercent Of the calls
+	SharePercent float64 `json:"share_percent"`
+
+	// Tier From 1, the cheapest; 0: models that are not in the roster
+	Tier int `json:"tier"`
+}
+
 // Tokens Disjoint types; their sum is all that was processed
 type Tokens struct {
 	CacheRead  int64 `json:"cache_read"`
@@ -536,6 +1628,21 @@ type Tokens struct {
 	Input      int64 `json:"input"`
 	Output     int64 `json:"output"`
 	Reasoning  int64 `json:"reasoning"`
+}
+
+// TokensApart Of the tokens, those that are priced apart
+type TokensApart struct {
+	AudioInput   int64 `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  int64 `json:"audio_output,omitempty,omitzero"`
+	CacheWrite1H int64 `json:"cache_write_1h,omitempty,omitzero"`
+	ImageInput   int64 `json:"image_input,omitempty,omitzero"`
+}
+
+// UnpricedModel defines model for UnpricedModel.
+type UnpricedModel struct {
+	Calls    int64  `json:"calls"`
+	Model    string `json:"model"`
+	Provider string `json:"provider"`
 }
 
 // Unresolved defines model for Unresolved.
@@ -564,6 +1671,19 @@ type Validation struct {
 	// Steps How many, those inside containers included
 	Steps int  `json:"steps"`
 	Valid bool `json:"valid"`
+}
+
+// Waiting What the run waits for
+type Waiting struct {
+	// Kind Examples: budget, retry
+	Kind string `json:"kind"`
+
+	// Sentence For a person
+	Sentence string `json:"sentence"`
+	Step     string `json:"step,omitempty,omitzero"`
+
+	// Until When it looks again by itself
+	Until time.Time `json:"until,omitempty,omitzero"`
 }
 
 // Workflow defines model for Workflow.
@@ -608,6 +1728,9 @@ type WorkflowSummary struct {
 	Version int32        `json:"version"`
 }
 
+// BudgetName defines model for BudgetName.
+type BudgetName = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -647,8 +1770,56 @@ type PreconditionRequired = Problem
 // Unavailable RFC 9457
 type Unavailable = Problem
 
+// BreakerName defines model for BreakerName.
+type BreakerName = BreakerRequest
+
 // Definition defines model for Definition.
 type Definition = DefinitionRequest
+
+// HoldBreakerParams defines parameters for HoldBreaker.
+type HoldBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ReleaseBreakerParams defines parameters for ReleaseBreaker.
+type ReleaseBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ResetBreakerParams defines parameters for ResetBreaker.
+type ResetBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListBudgetsParams defines parameters for ListBudgets.
+type ListBudgetsParams struct {
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// DeletePricesParams defines parameters for DeletePrices.
+type DeletePricesParams struct {
+	// Model The model whose rows are deleted, as it was put
+	Model string `form:"model" json:"model"`
+}
+
+// ListPricesParams defines parameters for ListPrices.
+type ListPricesParams struct {
+	// Model Only rows of this model
+	Model *ModelName `form:"model,omitempty" json:"model,omitempty"`
+}
+
+// ExplainRouteParams defines parameters for ExplainRoute.
+type ExplainRouteParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // ListRunsParams defines parameters for ListRuns.
 type ListRunsParams struct {
@@ -711,6 +1882,42 @@ type ResumeRunParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetSpendParams defines parameters for GetSpend.
+type GetSpendParams struct {
+	// GroupBy What to divide by, in this order: workflow, agent, provider, model, label:<name>
+	GroupBy *[]string `form:"group_by,omitempty" json:"group_by,omitempty"`
+
+	// Interval Divide by time, too
+	Interval *GetSpendParamsInterval `form:"interval,omitempty" json:"interval,omitempty"`
+
+	// From Not before; 30 days before `to` if not given
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Before; now if not given
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// Workflow Only of this workflow
+	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
+
+	// Agent Only of this agent
+	Agent *ScopeName `form:"agent,omitempty" json:"agent,omitempty"`
+
+	// Provider Only of this provider
+	Provider *ScopeName `form:"provider,omitempty" json:"provider,omitempty"`
+
+	// Model Only of this model
+	Model *ModelName `form:"model,omitempty" json:"model,omitempty"`
+
+	// Simulated Only simulated calls, or only real ones
+	Simulated *bool `form:"simulated,omitempty" json:"simulated,omitempty"`
+
+	// PerDay Calls a day to project to a month
+	PerDay *int64 `form:"per_day,omitempty" json:"per_day,omitempty"`
+}
+
+// GetSpendParamsInterval defines parameters for GetSpend.
+type GetSpendParamsInterval string
+
 // ListWorkflowsParams defines parameters for ListWorkflows.
 type ListWorkflowsParams struct {
 	// Cursor `next_cursor` of the page before
@@ -756,6 +1963,24 @@ type ValidateWorkflowParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// HoldBreakerJSONRequestBody defines body for HoldBreaker for application/json ContentType.
+type HoldBreakerJSONRequestBody = BreakerRequest
+
+// ReleaseBreakerJSONRequestBody defines body for ReleaseBreaker for application/json ContentType.
+type ReleaseBreakerJSONRequestBody = BreakerRequest
+
+// ResetBreakerJSONRequestBody defines body for ResetBreaker for application/json ContentType.
+type ResetBreakerJSONRequestBody = BreakerRequest
+
+// PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
+type PutBudgetJSONRequestBody = BudgetRequest
+
+// PutPricesJSONRequestBody defines body for PutPrices for application/json ContentType.
+type PutPricesJSONRequestBody = PriceRequest
+
+// ExplainRouteJSONRequestBody defines body for ExplainRoute for application/json ContentType.
+type ExplainRouteJSONRequestBody = RouteQuestion
+
 // SubmitRunJSONRequestBody defines body for SubmitRun for application/json ContentType.
 type SubmitRunJSONRequestBody = RunRequest
 
@@ -764,6 +1989,9 @@ type CancelRunJSONRequestBody = CancelRequest
 
 // ResumeRunJSONRequestBody defines body for ResumeRun for application/json ContentType.
 type ResumeRunJSONRequestBody = ResumeRequest
+
+// PutSubscriptionJSONRequestBody defines body for PutSubscription for application/json ContentType.
+type PutSubscriptionJSONRequestBody = SubscriptionRequest
 
 // PublishWorkflowJSONRequestBody defines body for PublishWorkflow for application/json ContentType.
 type PublishWorkflowJSONRequestBody = DefinitionRequest
@@ -776,6 +2004,48 @@ type ValidateWorkflowJSONRequestBody = DefinitionRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListBreakers List the circuit breakers of this node
+	// (GET /v1/breakers)
+	ListBreakers(w http.ResponseWriter, r *http.Request)
+	// HoldBreaker Open a breaker and keep it open
+	// (POST /v1/breakers:hold)
+	HoldBreaker(w http.ResponseWriter, r *http.Request, params HoldBreakerParams)
+	// ReleaseBreaker Let a breaker that was held go by itself again
+	// (POST /v1/breakers:release)
+	ReleaseBreaker(w http.ResponseWriter, r *http.Request, params ReleaseBreakerParams)
+	// ResetBreaker Close a breaker and forget what it knew
+	// (POST /v1/breakers:reset)
+	ResetBreaker(w http.ResponseWriter, r *http.Request, params ResetBreakerParams)
+	// ListBudgets List the budgets with where they stand, by name
+	// (GET /v1/budgets)
+	ListBudgets(w http.ResponseWriter, r *http.Request, params ListBudgetsParams)
+	// DeleteBudget Delete a budget
+	// (DELETE /v1/budgets/{name})
+	DeleteBudget(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// GetBudget Show a budget and where it stands
+	// (GET /v1/budgets/{name})
+	GetBudget(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// PutBudget Create a budget, or change it
+	// (PUT /v1/budgets/{name})
+	PutBudget(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// ListChains List the chains that every workflow can name
+	// (GET /v1/chains)
+	ListChains(w http.ResponseWriter, r *http.Request)
+	// ListModels List what can be asked, in OpenAI's shape
+	// (GET /v1/models)
+	ListModels(w http.ResponseWriter, r *http.Request)
+	// DeletePrices Take one model's own prices back
+	// (DELETE /v1/prices)
+	DeletePrices(w http.ResponseWriter, r *http.Request, params DeletePricesParams)
+	// ListPrices List the price rows that are known, with source and date
+	// (GET /v1/prices)
+	ListPrices(w http.ResponseWriter, r *http.Request, params ListPricesParams)
+	// PutPrices Replace one model's own prices
+	// (PUT /v1/prices)
+	PutPrices(w http.ResponseWriter, r *http.Request)
+	// ExplainRoute Say which models a call would go to, in which order, why, and at what price
+	// (POST /v1/routes:explain)
+	ExplainRoute(w http.ResponseWriter, r *http.Request, params ExplainRouteParams)
 	// ListRuns List runs, newest first
 	// (GET /v1/runs)
 	ListRuns(w http.ResponseWriter, r *http.Request, params ListRunsParams)
@@ -788,10 +2058,13 @@ type ServerInterface interface {
 	// CancelRun Ask a run to stop
 	// (POST /v1/runs/{id}/cancel)
 	CancelRun(w http.ResponseWriter, r *http.Request, id RunID, params CancelRunParams)
+	// GetRunCost Show what a run cost, call by call
+	// (GET /v1/runs/{id}/cost)
+	GetRunCost(w http.ResponseWriter, r *http.Request, id RunID)
 	// ListEvents Read or follow a run's log
 	// (GET /v1/runs/{id}/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, id RunID, params ListEventsParams)
-	// ResumeRun Let a failed run go on from its last checkpoints
+	// ResumeRun Let a run go on from its last checkpoints
 	// (POST /v1/runs/{id}/resume)
 	ResumeRun(w http.ResponseWriter, r *http.Request, id RunID, params ResumeRunParams)
 	// ListSteps List the steps of a run, in the order of the definition
@@ -800,6 +2073,21 @@ type ServerInterface interface {
 	// GetStep Show a step with its model calls
 	// (GET /v1/runs/{id}/steps/{step})
 	GetStep(w http.ResponseWriter, r *http.Request, id RunID, step string)
+	// GetSpend Add up what was spent, and what was saved
+	// (GET /v1/spend)
+	GetSpend(w http.ResponseWriter, r *http.Request, params GetSpendParams)
+	// ListSubscriptions List the flat plans, by name
+	// (GET /v1/subscriptions)
+	ListSubscriptions(w http.ResponseWriter, r *http.Request)
+	// DeleteSubscription Delete a flat plan
+	// (DELETE /v1/subscriptions/{name})
+	DeleteSubscription(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// GetSubscription Show a flat plan
+	// (GET /v1/subscriptions/{name})
+	GetSubscription(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// PutSubscription Say what a flat plan costs
+	// (PUT /v1/subscriptions/{name})
+	PutSubscription(w http.ResponseWriter, r *http.Request, name BudgetName)
 	// ListWorkflows List the newest version of every workflow, by name
 	// (GET /v1/workflows)
 	ListWorkflows(w http.ResponseWriter, r *http.Request, params ListWorkflowsParams)
@@ -827,6 +2115,90 @@ type ServerInterface interface {
 
 type Unimplemented struct{}
 
+// ListBreakers List the circuit breakers of this node
+// (GET /v1/breakers)
+func (_ Unimplemented) ListBreakers(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// HoldBreaker Open a breaker and keep it open
+// (POST /v1/breakers:hold)
+func (_ Unimplemented) HoldBreaker(w http.ResponseWriter, r *http.Request, params HoldBreakerParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReleaseBreaker Let a breaker that was held go by itself again
+// (POST /v1/breakers:release)
+func (_ Unimplemented) ReleaseBreaker(w http.ResponseWriter, r *http.Request, params ReleaseBreakerParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ResetBreaker Close a breaker and forget what it knew
+// (POST /v1/breakers:reset)
+func (_ Unimplemented) ResetBreaker(w http.ResponseWriter, r *http.Request, params ResetBreakerParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListBudgets List the budgets with where they stand, by name
+// (GET /v1/budgets)
+func (_ Unimplemented) ListBudgets(w http.ResponseWriter, r *http.Request, params ListBudgetsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DeleteBudget Delete a budget
+// (DELETE /v1/budgets/{name})
+func (_ Unimplemented) DeleteBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetBudget Show a budget and where it stands
+// (GET /v1/budgets/{name})
+func (_ Unimplemented) GetBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PutBudget Create a budget, or change it
+// (PUT /v1/budgets/{name})
+func (_ Unimplemented) PutBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListChains List the chains that every workflow can name
+// (GET /v1/chains)
+func (_ Unimplemented) ListChains(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListModels List what can be asked, in OpenAI's shape
+// (GET /v1/models)
+func (_ Unimplemented) ListModels(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DeletePrices Take one model's own prices back
+// (DELETE /v1/prices)
+func (_ Unimplemented) DeletePrices(w http.ResponseWriter, r *http.Request, params DeletePricesParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListPrices List the price rows that are known, with source and date
+// (GET /v1/prices)
+func (_ Unimplemented) ListPrices(w http.ResponseWriter, r *http.Request, params ListPricesParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PutPrices Replace one model's own prices
+// (PUT /v1/prices)
+func (_ Unimplemented) PutPrices(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ExplainRoute Say which models a call would go to, in which order, why, and at what price
+// (POST /v1/routes:explain)
+func (_ Unimplemented) ExplainRoute(w http.ResponseWriter, r *http.Request, params ExplainRouteParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ListRuns List runs, newest first
 // (GET /v1/runs)
 func (_ Unimplemented) ListRuns(w http.ResponseWriter, r *http.Request, params ListRunsParams) {
@@ -851,13 +2223,19 @@ func (_ Unimplemented) CancelRun(w http.ResponseWriter, r *http.Request, id RunI
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// GetRunCost Show what a run cost, call by call
+// (GET /v1/runs/{id}/cost)
+func (_ Unimplemented) GetRunCost(w http.ResponseWriter, r *http.Request, id RunID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ListEvents Read or follow a run's log
 // (GET /v1/runs/{id}/events)
 func (_ Unimplemented) ListEvents(w http.ResponseWriter, r *http.Request, id RunID, params ListEventsParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// ResumeRun Let a failed run go on from its last checkpoints
+// ResumeRun Let a run go on from its last checkpoints
 // (POST /v1/runs/{id}/resume)
 func (_ Unimplemented) ResumeRun(w http.ResponseWriter, r *http.Request, id RunID, params ResumeRunParams) {
 	w.WriteHeader(http.StatusNotImplemented)
@@ -872,6 +2250,36 @@ func (_ Unimplemented) ListSteps(w http.ResponseWriter, r *http.Request, id RunI
 // GetStep Show a step with its model calls
 // (GET /v1/runs/{id}/steps/{step})
 func (_ Unimplemented) GetStep(w http.ResponseWriter, r *http.Request, id RunID, step string) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetSpend Add up what was spent, and what was saved
+// (GET /v1/spend)
+func (_ Unimplemented) GetSpend(w http.ResponseWriter, r *http.Request, params GetSpendParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListSubscriptions List the flat plans, by name
+// (GET /v1/subscriptions)
+func (_ Unimplemented) ListSubscriptions(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DeleteSubscription Delete a flat plan
+// (DELETE /v1/subscriptions/{name})
+func (_ Unimplemented) DeleteSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetSubscription Show a flat plan
+// (GET /v1/subscriptions/{name})
+func (_ Unimplemented) GetSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PutSubscription Say what a flat plan costs
+// (PUT /v1/subscriptions/{name})
+func (_ Unimplemented) PutSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -925,6 +2333,416 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListBreakers operation middleware
+func (siw *ServerInterfaceWrapper) ListBreakers(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListBreakers(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// HoldBreaker operation middleware
+func (siw *ServerInterfaceWrapper) HoldBreaker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params HoldBreakerParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.HoldBreaker(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReleaseBreaker operation middleware
+func (siw *ServerInterfaceWrapper) ReleaseBreaker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReleaseBreakerParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReleaseBreaker(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResetBreaker operation middleware
+func (siw *ServerInterfaceWrapper) ResetBreaker(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResetBreakerParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResetBreaker(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListBudgets operation middleware
+func (siw *ServerInterfaceWrapper) ListBudgets(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBudgetsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListBudgets(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteBudget operation middleware
+func (siw *ServerInterfaceWrapper) DeleteBudget(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteBudget(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetBudget operation middleware
+func (siw *ServerInterfaceWrapper) GetBudget(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetBudget(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutBudget operation middleware
+func (siw *ServerInterfaceWrapper) PutBudget(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutBudget(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListChains operation middleware
+func (siw *ServerInterfaceWrapper) ListChains(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListChains(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListModels operation middleware
+func (siw *ServerInterfaceWrapper) ListModels(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListModels(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeletePrices operation middleware
+func (siw *ServerInterfaceWrapper) DeletePrices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePricesParams
+
+	// ------------- Required query parameter "model" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "model", r.URL.Query(), &params.Model, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "model"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "model", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeletePrices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListPrices operation middleware
+func (siw *ServerInterfaceWrapper) ListPrices(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListPricesParams
+
+	// ------------- Optional query parameter "model" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "model", r.URL.Query(), &params.Model, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "model"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "model", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListPrices(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutPrices operation middleware
+func (siw *ServerInterfaceWrapper) PutPrices(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutPrices(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExplainRoute operation middleware
+func (siw *ServerInterfaceWrapper) ExplainRoute(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExplainRouteParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExplainRoute(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ListRuns operation middleware
 func (siw *ServerInterfaceWrapper) ListRuns(w http.ResponseWriter, r *http.Request) {
@@ -1171,6 +2989,32 @@ func (siw *ServerInterfaceWrapper) CancelRun(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// GetRunCost operation middleware
+func (siw *ServerInterfaceWrapper) GetRunCost(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id RunID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetRunCost(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListEvents operation middleware
 func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Request) {
 
@@ -1362,6 +3206,248 @@ func (siw *ServerInterfaceWrapper) GetStep(w http.ResponseWriter, r *http.Reques
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStep(w, r, id, step)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetSpend operation middleware
+func (siw *ServerInterfaceWrapper) GetSpend(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetSpendParams
+
+	// ------------- Optional query parameter "group_by" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", false, false, "group_by", r.URL.Query(), &params.GroupBy, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "group_by"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "group_by", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "interval" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "interval", r.URL.Query(), &params.Interval, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "interval"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "interval", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "to" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "to", r.URL.Query(), &params.To, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "to"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "to", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "workflow" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "workflow", r.URL.Query(), &params.Workflow, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "workflow"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "workflow", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "agent" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "agent", r.URL.Query(), &params.Agent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "agent"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "agent", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "provider" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "provider", r.URL.Query(), &params.Provider, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "provider"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "provider", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "model" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "model", r.URL.Query(), &params.Model, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "model"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "model", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "simulated" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "simulated", r.URL.Query(), &params.Simulated, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "simulated"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "simulated", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "per_day" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "per_day", r.URL.Query(), &params.PerDay, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "per_day"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "per_day", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSpend(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListSubscriptions operation middleware
+func (siw *ServerInterfaceWrapper) ListSubscriptions(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListSubscriptions(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DeleteSubscription operation middleware
+func (siw *ServerInterfaceWrapper) DeleteSubscription(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DeleteSubscription(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetSubscription operation middleware
+func (siw *ServerInterfaceWrapper) GetSubscription(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSubscription(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PutSubscription operation middleware
+func (siw *ServerInterfaceWrapper) PutSubscription(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name BudgetName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PutSubscription(w, r, name)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1871,6 +3957,66 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/runs/{id}/resume", wrapper.ResumeRun)
 	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/runs/{id}/cost", wrapper.GetRunCost)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/models", wrapper.ListModels)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/chains", wrapper.ListChains)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/routes:explain", wrapper.ExplainRoute)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/prices", wrapper.DeletePrices)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/prices", wrapper.ListPrices)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/prices", wrapper.PutPrices)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/spend", wrapper.GetSpend)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/budgets", wrapper.ListBudgets)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/budgets/{name}", wrapper.DeleteBudget)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/budgets/{name}", wrapper.GetBudget)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/budgets/{name}", wrapper.PutBudget)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/subscriptions", wrapper.ListSubscriptions)
+	})
+	r.Group(func(r chi.Router) {
+		r.Delete(options.BaseURL+"/v1/subscriptions/{name}", wrapper.DeleteSubscription)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/subscriptions/{name}", wrapper.GetSubscription)
+	})
+	r.Group(func(r chi.Router) {
+		r.Put(options.BaseURL+"/v1/subscriptions/{name}", wrapper.PutSubscription)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/breakers", wrapper.ListBreakers)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/breakers:reset", wrapper.ResetBreaker)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/breakers:hold", wrapper.HoldBreaker)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/breakers:release", wrapper.ReleaseBreaker)
+	})
 
 	return r
 }
@@ -1901,6 +4047,843 @@ type UnavailableApplicationProblemPlusJSONResponse struct {
 	Body Problem
 
 	Headers UnavailableResponseHeaders
+}
+
+type ListBreakersRequestObject struct {
+}
+
+type ListBreakersResponseObject interface {
+	VisitListBreakersResponse(w http.ResponseWriter) error
+}
+
+type ListBreakers200JSONResponse BreakerPage
+
+func (response ListBreakers200JSONResponse) VisitListBreakersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBreakersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListBreakersdefaultApplicationProblemPlusJSONResponse) VisitListBreakersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBreakerRequestObject struct {
+	Params HoldBreakerParams
+	Body   *HoldBreakerJSONRequestBody
+}
+
+type HoldBreakerResponseObject interface {
+	VisitHoldBreakerResponse(w http.ResponseWriter) error
+}
+
+type HoldBreaker200JSONResponse Breaker
+
+func (response HoldBreaker200JSONResponse) VisitHoldBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBreaker404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response HoldBreaker404ApplicationProblemPlusJSONResponse) VisitHoldBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBreaker503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response HoldBreaker503ApplicationProblemPlusJSONResponse) VisitHoldBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type HoldBreakerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response HoldBreakerdefaultApplicationProblemPlusJSONResponse) VisitHoldBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseBreakerRequestObject struct {
+	Params ReleaseBreakerParams
+	Body   *ReleaseBreakerJSONRequestBody
+}
+
+type ReleaseBreakerResponseObject interface {
+	VisitReleaseBreakerResponse(w http.ResponseWriter) error
+}
+
+type ReleaseBreaker200JSONResponse Breaker
+
+func (response ReleaseBreaker200JSONResponse) VisitReleaseBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseBreaker404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response ReleaseBreaker404ApplicationProblemPlusJSONResponse) VisitReleaseBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseBreaker503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ReleaseBreaker503ApplicationProblemPlusJSONResponse) VisitReleaseBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReleaseBreakerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ReleaseBreakerdefaultApplicationProblemPlusJSONResponse) VisitReleaseBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetBreakerRequestObject struct {
+	Params ResetBreakerParams
+	Body   *ResetBreakerJSONRequestBody
+}
+
+type ResetBreakerResponseObject interface {
+	VisitResetBreakerResponse(w http.ResponseWriter) error
+}
+
+type ResetBreaker200JSONResponse Breaker
+
+func (response ResetBreaker200JSONResponse) VisitResetBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetBreaker404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response ResetBreaker404ApplicationProblemPlusJSONResponse) VisitResetBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetBreaker503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ResetBreaker503ApplicationProblemPlusJSONResponse) VisitResetBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResetBreakerdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResetBreakerdefaultApplicationProblemPlusJSONResponse) VisitResetBreakerResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBudgetsRequestObject struct {
+	Params ListBudgetsParams
+}
+
+type ListBudgetsResponseObject interface {
+	VisitListBudgetsResponse(w http.ResponseWriter) error
+}
+
+type ListBudgets200JSONResponse BudgetPage
+
+func (response ListBudgets200JSONResponse) VisitListBudgetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListBudgetsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListBudgetsdefaultApplicationProblemPlusJSONResponse) VisitListBudgetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteBudgetRequestObject struct {
+	Name BudgetName `json:"name"`
+}
+
+type DeleteBudgetResponseObject interface {
+	VisitDeleteBudgetResponse(w http.ResponseWriter) error
+}
+
+type DeleteBudget204Response struct {
+}
+
+func (response DeleteBudget204Response) VisitDeleteBudgetResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteBudget404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteBudget404ApplicationProblemPlusJSONResponse) VisitDeleteBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteBudgetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteBudgetdefaultApplicationProblemPlusJSONResponse) VisitDeleteBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBudgetRequestObject struct {
+	Name BudgetName `json:"name"`
+}
+
+type GetBudgetResponseObject interface {
+	VisitGetBudgetResponse(w http.ResponseWriter) error
+}
+
+type GetBudget200JSONResponse Budget
+
+func (response GetBudget200JSONResponse) VisitGetBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBudget404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetBudget404ApplicationProblemPlusJSONResponse) VisitGetBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetBudgetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetBudgetdefaultApplicationProblemPlusJSONResponse) VisitGetBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudgetRequestObject struct {
+	Name BudgetName `json:"name"`
+	Body *PutBudgetJSONRequestBody
+}
+
+type PutBudgetResponseObject interface {
+	VisitPutBudgetResponse(w http.ResponseWriter) error
+}
+
+type PutBudget200JSONResponse Budget
+
+func (response PutBudget200JSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudget201ResponseHeaders struct {
+	Location string
+}
+
+type PutBudget201JSONResponse struct {
+	Body    Budget
+	Headers PutBudget201ResponseHeaders
+}
+
+func (response PutBudget201JSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudget409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response PutBudget409ApplicationProblemPlusJSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudget422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PutBudget422ApplicationProblemPlusJSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudget503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PutBudget503ApplicationProblemPlusJSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutBudgetdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutBudgetdefaultApplicationProblemPlusJSONResponse) VisitPutBudgetResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListChainsRequestObject struct {
+}
+
+type ListChainsResponseObject interface {
+	VisitListChainsResponse(w http.ResponseWriter) error
+}
+
+type ListChains200JSONResponse ChainPage
+
+func (response ListChains200JSONResponse) VisitListChainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListChainsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListChainsdefaultApplicationProblemPlusJSONResponse) VisitListChainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListModelsRequestObject struct {
+}
+
+type ListModelsResponseObject interface {
+	VisitListModelsResponse(w http.ResponseWriter) error
+}
+
+type ListModels200JSONResponse ModelList
+
+func (response ListModels200JSONResponse) VisitListModelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListModelsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListModelsdefaultApplicationProblemPlusJSONResponse) VisitListModelsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePricesRequestObject struct {
+	Params DeletePricesParams
+}
+
+type DeletePricesResponseObject interface {
+	VisitDeletePricesResponse(w http.ResponseWriter) error
+}
+
+type DeletePrices204Response struct {
+}
+
+func (response DeletePrices204Response) VisitDeletePricesResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeletePrices404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response DeletePrices404ApplicationProblemPlusJSONResponse) VisitDeletePricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePrices503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response DeletePrices503ApplicationProblemPlusJSONResponse) VisitDeletePricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeletePricesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeletePricesdefaultApplicationProblemPlusJSONResponse) VisitDeletePricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPricesRequestObject struct {
+	Params ListPricesParams
+}
+
+type ListPricesResponseObject interface {
+	VisitListPricesResponse(w http.ResponseWriter) error
+}
+
+type ListPrices200JSONResponse PricePage
+
+func (response ListPrices200JSONResponse) VisitListPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListPricesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListPricesdefaultApplicationProblemPlusJSONResponse) VisitListPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPricesRequestObject struct {
+	Body *PutPricesJSONRequestBody
+}
+
+type PutPricesResponseObject interface {
+	VisitPutPricesResponse(w http.ResponseWriter) error
+}
+
+type PutPrices200JSONResponse PricePage
+
+func (response PutPrices200JSONResponse) VisitPutPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPrices422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PutPrices422ApplicationProblemPlusJSONResponse) VisitPutPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPrices503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PutPrices503ApplicationProblemPlusJSONResponse) VisitPutPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutPricesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutPricesdefaultApplicationProblemPlusJSONResponse) VisitPutPricesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExplainRouteRequestObject struct {
+	Params ExplainRouteParams
+	Body   *ExplainRouteJSONRequestBody
+}
+
+type ExplainRouteResponseObject interface {
+	VisitExplainRouteResponse(w http.ResponseWriter) error
+}
+
+type ExplainRoute200JSONResponse RouteExplanation
+
+func (response ExplainRoute200JSONResponse) VisitExplainRouteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExplainRoute422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response ExplainRoute422ApplicationProblemPlusJSONResponse) VisitExplainRouteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExplainRoute503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ExplainRoute503ApplicationProblemPlusJSONResponse) VisitExplainRouteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExplainRoutedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExplainRoutedefaultApplicationProblemPlusJSONResponse) VisitExplainRouteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type ListRunsRequestObject struct {
@@ -2249,6 +5232,61 @@ func (response CancelRundefaultApplicationProblemPlusJSONResponse) VisitCancelRu
 	return err
 }
 
+type GetRunCostRequestObject struct {
+	ID RunID `json:"id"`
+}
+
+type GetRunCostResponseObject interface {
+	VisitGetRunCostResponse(w http.ResponseWriter) error
+}
+
+type GetRunCost200JSONResponse RunCost
+
+func (response GetRunCost200JSONResponse) VisitGetRunCostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRunCost404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetRunCost404ApplicationProblemPlusJSONResponse) VisitGetRunCostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRunCostdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetRunCostdefaultApplicationProblemPlusJSONResponse) VisitGetRunCostResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListEventsRequestObject struct {
 	ID     RunID `json:"id"`
 	Params ListEventsParams
@@ -2562,6 +5600,301 @@ type GetStepdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetStepdefaultApplicationProblemPlusJSONResponse) VisitGetStepResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSpendRequestObject struct {
+	Params GetSpendParams
+}
+
+type GetSpendResponseObject interface {
+	VisitGetSpendResponse(w http.ResponseWriter) error
+}
+
+type GetSpend200JSONResponse Spend
+
+func (response GetSpend200JSONResponse) VisitGetSpendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSpend200TextCsvResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response GetSpend200TextCsvResponse) VisitGetSpendResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type GetSpend422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response GetSpend422ApplicationProblemPlusJSONResponse) VisitGetSpendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSpenddefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetSpenddefaultApplicationProblemPlusJSONResponse) VisitGetSpendResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSubscriptionsRequestObject struct {
+}
+
+type ListSubscriptionsResponseObject interface {
+	VisitListSubscriptionsResponse(w http.ResponseWriter) error
+}
+
+type ListSubscriptions200JSONResponse SubscriptionPage
+
+func (response ListSubscriptions200JSONResponse) VisitListSubscriptionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListSubscriptionsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListSubscriptionsdefaultApplicationProblemPlusJSONResponse) VisitListSubscriptionsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSubscriptionRequestObject struct {
+	Name BudgetName `json:"name"`
+}
+
+type DeleteSubscriptionResponseObject interface {
+	VisitDeleteSubscriptionResponse(w http.ResponseWriter) error
+}
+
+type DeleteSubscription204Response struct {
+}
+
+func (response DeleteSubscription204Response) VisitDeleteSubscriptionResponse(w http.ResponseWriter) error {
+	w.WriteHeader(204)
+	return nil
+}
+
+type DeleteSubscription404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteSubscription404ApplicationProblemPlusJSONResponse) VisitDeleteSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSubscriptiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response DeleteSubscriptiondefaultApplicationProblemPlusJSONResponse) VisitDeleteSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSubscriptionRequestObject struct {
+	Name BudgetName `json:"name"`
+}
+
+type GetSubscriptionResponseObject interface {
+	VisitGetSubscriptionResponse(w http.ResponseWriter) error
+}
+
+type GetSubscription200JSONResponse Subscription
+
+func (response GetSubscription200JSONResponse) VisitGetSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSubscription404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetSubscription404ApplicationProblemPlusJSONResponse) VisitGetSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetSubscriptiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetSubscriptiondefaultApplicationProblemPlusJSONResponse) VisitGetSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSubscriptionRequestObject struct {
+	Name BudgetName `json:"name"`
+	Body *PutSubscriptionJSONRequestBody
+}
+
+type PutSubscriptionResponseObject interface {
+	VisitPutSubscriptionResponse(w http.ResponseWriter) error
+}
+
+type PutSubscription200JSONResponse Subscription
+
+func (response PutSubscription200JSONResponse) VisitPutSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSubscription201ResponseHeaders struct {
+	Location string
+}
+
+type PutSubscription201JSONResponse struct {
+	Body    Subscription
+	Headers PutSubscription201ResponseHeaders
+}
+
+func (response PutSubscription201JSONResponse) VisitPutSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSubscription422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PutSubscription422ApplicationProblemPlusJSONResponse) VisitPutSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSubscriptiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PutSubscriptiondefaultApplicationProblemPlusJSONResponse) VisitPutSubscriptionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -3099,6 +6432,48 @@ func (response ValidateWorkflowdefaultApplicationProblemPlusJSONResponse) VisitV
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListBreakers List the circuit breakers of this node
+	// (GET /v1/breakers)
+	ListBreakers(ctx context.Context, request ListBreakersRequestObject) (ListBreakersResponseObject, error)
+	// HoldBreaker Open a breaker and keep it open
+	// (POST /v1/breakers:hold)
+	HoldBreaker(ctx context.Context, request HoldBreakerRequestObject) (HoldBreakerResponseObject, error)
+	// ReleaseBreaker Let a breaker that was held go by itself again
+	// (POST /v1/breakers:release)
+	ReleaseBreaker(ctx context.Context, request ReleaseBreakerRequestObject) (ReleaseBreakerResponseObject, error)
+	// ResetBreaker Close a breaker and forget what it knew
+	// (POST /v1/breakers:reset)
+	ResetBreaker(ctx context.Context, request ResetBreakerRequestObject) (ResetBreakerResponseObject, error)
+	// ListBudgets List the budgets with where they stand, by name
+	// (GET /v1/budgets)
+	ListBudgets(ctx context.Context, request ListBudgetsRequestObject) (ListBudgetsResponseObject, error)
+	// DeleteBudget Delete a budget
+	// (DELETE /v1/budgets/{name})
+	DeleteBudget(ctx context.Context, request DeleteBudgetRequestObject) (DeleteBudgetResponseObject, error)
+	// GetBudget Show a budget and where it stands
+	// (GET /v1/budgets/{name})
+	GetBudget(ctx context.Context, request GetBudgetRequestObject) (GetBudgetResponseObject, error)
+	// PutBudget Create a budget, or change it
+	// (PUT /v1/budgets/{name})
+	PutBudget(ctx context.Context, request PutBudgetRequestObject) (PutBudgetResponseObject, error)
+	// ListChains List the chains that every workflow can name
+	// (GET /v1/chains)
+	ListChains(ctx context.Context, request ListChainsRequestObject) (ListChainsResponseObject, error)
+	// ListModels List what can be asked, in OpenAI's shape
+	// (GET /v1/models)
+	ListModels(ctx context.Context, request ListModelsRequestObject) (ListModelsResponseObject, error)
+	// DeletePrices Take one model's own prices back
+	// (DELETE /v1/prices)
+	DeletePrices(ctx context.Context, request DeletePricesRequestObject) (DeletePricesResponseObject, error)
+	// ListPrices List the price rows that are known, with source and date
+	// (GET /v1/prices)
+	ListPrices(ctx context.Context, request ListPricesRequestObject) (ListPricesResponseObject, error)
+	// PutPrices Replace one model's own prices
+	// (PUT /v1/prices)
+	PutPrices(ctx context.Context, request PutPricesRequestObject) (PutPricesResponseObject, error)
+	// ExplainRoute Say which models a call would go to, in which order, why, and at what price
+	// (POST /v1/routes:explain)
+	ExplainRoute(ctx context.Context, request ExplainRouteRequestObject) (ExplainRouteResponseObject, error)
 	// ListRuns List runs, newest first
 	// (GET /v1/runs)
 	ListRuns(ctx context.Context, request ListRunsRequestObject) (ListRunsResponseObject, error)
@@ -3111,10 +6486,13 @@ type StrictServerInterface interface {
 	// CancelRun Ask a run to stop
 	// (POST /v1/runs/{id}/cancel)
 	CancelRun(ctx context.Context, request CancelRunRequestObject) (CancelRunResponseObject, error)
+	// GetRunCost Show what a run cost, call by call
+	// (GET /v1/runs/{id}/cost)
+	GetRunCost(ctx context.Context, request GetRunCostRequestObject) (GetRunCostResponseObject, error)
 	// ListEvents Read or follow a run's log
 	// (GET /v1/runs/{id}/events)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
-	// ResumeRun Let a failed run go on from its last checkpoints
+	// ResumeRun Let a run go on from its last checkpoints
 	// (POST /v1/runs/{id}/resume)
 	ResumeRun(ctx context.Context, request ResumeRunRequestObject) (ResumeRunResponseObject, error)
 	// ListSteps List the steps of a run, in the order of the definition
@@ -3123,6 +6501,21 @@ type StrictServerInterface interface {
 	// GetStep Show a step with its model calls
 	// (GET /v1/runs/{id}/steps/{step})
 	GetStep(ctx context.Context, request GetStepRequestObject) (GetStepResponseObject, error)
+	// GetSpend Add up what was spent, and what was saved
+	// (GET /v1/spend)
+	GetSpend(ctx context.Context, request GetSpendRequestObject) (GetSpendResponseObject, error)
+	// ListSubscriptions List the flat plans, by name
+	// (GET /v1/subscriptions)
+	ListSubscriptions(ctx context.Context, request ListSubscriptionsRequestObject) (ListSubscriptionsResponseObject, error)
+	// DeleteSubscription Delete a flat plan
+	// (DELETE /v1/subscriptions/{name})
+	DeleteSubscription(ctx context.Context, request DeleteSubscriptionRequestObject) (DeleteSubscriptionResponseObject, error)
+	// GetSubscription Show a flat plan
+	// (GET /v1/subscriptions/{name})
+	GetSubscription(ctx context.Context, request GetSubscriptionRequestObject) (GetSubscriptionResponseObject, error)
+	// PutSubscription Say what a flat plan costs
+	// (PUT /v1/subscriptions/{name})
+	PutSubscription(ctx context.Context, request PutSubscriptionRequestObject) (PutSubscriptionResponseObject, error)
 	// ListWorkflows List the newest version of every workflow, by name
 	// (GET /v1/workflows)
 	ListWorkflows(ctx context.Context, request ListWorkflowsRequestObject) (ListWorkflowsResponseObject, error)
@@ -3183,6 +6576,404 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// ListBreakers operation middleware
+func (sh *strictHandler) ListBreakers(w http.ResponseWriter, r *http.Request) {
+	var request ListBreakersRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBreakers(ctx, request.(ListBreakersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBreakers")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListBreakersResponseObject); ok {
+		if err := validResponse.VisitListBreakersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// HoldBreaker operation middleware
+func (sh *strictHandler) HoldBreaker(w http.ResponseWriter, r *http.Request, params HoldBreakerParams) {
+	var request HoldBreakerRequestObject
+
+	request.Params = params
+
+	var body HoldBreakerJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.HoldBreaker(ctx, request.(HoldBreakerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "HoldBreaker")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(HoldBreakerResponseObject); ok {
+		if err := validResponse.VisitHoldBreakerResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReleaseBreaker operation middleware
+func (sh *strictHandler) ReleaseBreaker(w http.ResponseWriter, r *http.Request, params ReleaseBreakerParams) {
+	var request ReleaseBreakerRequestObject
+
+	request.Params = params
+
+	var body ReleaseBreakerJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReleaseBreaker(ctx, request.(ReleaseBreakerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReleaseBreaker")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReleaseBreakerResponseObject); ok {
+		if err := validResponse.VisitReleaseBreakerResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResetBreaker operation middleware
+func (sh *strictHandler) ResetBreaker(w http.ResponseWriter, r *http.Request, params ResetBreakerParams) {
+	var request ResetBreakerRequestObject
+
+	request.Params = params
+
+	var body ResetBreakerJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResetBreaker(ctx, request.(ResetBreakerRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResetBreaker")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResetBreakerResponseObject); ok {
+		if err := validResponse.VisitResetBreakerResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListBudgets operation middleware
+func (sh *strictHandler) ListBudgets(w http.ResponseWriter, r *http.Request, params ListBudgetsParams) {
+	var request ListBudgetsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBudgets(ctx, request.(ListBudgetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBudgets")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListBudgetsResponseObject); ok {
+		if err := validResponse.VisitListBudgetsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteBudget operation middleware
+func (sh *strictHandler) DeleteBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request DeleteBudgetRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteBudget(ctx, request.(DeleteBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteBudget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteBudgetResponseObject); ok {
+		if err := validResponse.VisitDeleteBudgetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetBudget operation middleware
+func (sh *strictHandler) GetBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request GetBudgetRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetBudget(ctx, request.(GetBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetBudget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetBudgetResponseObject); ok {
+		if err := validResponse.VisitGetBudgetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutBudget operation middleware
+func (sh *strictHandler) PutBudget(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request PutBudgetRequestObject
+
+	request.Name = name
+
+	var body PutBudgetJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutBudget(ctx, request.(PutBudgetRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutBudget")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutBudgetResponseObject); ok {
+		if err := validResponse.VisitPutBudgetResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListChains operation middleware
+func (sh *strictHandler) ListChains(w http.ResponseWriter, r *http.Request) {
+	var request ListChainsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListChains(ctx, request.(ListChainsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListChains")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListChainsResponseObject); ok {
+		if err := validResponse.VisitListChainsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListModels operation middleware
+func (sh *strictHandler) ListModels(w http.ResponseWriter, r *http.Request) {
+	var request ListModelsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListModels(ctx, request.(ListModelsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListModels")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListModelsResponseObject); ok {
+		if err := validResponse.VisitListModelsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeletePrices operation middleware
+func (sh *strictHandler) DeletePrices(w http.ResponseWriter, r *http.Request, params DeletePricesParams) {
+	var request DeletePricesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeletePrices(ctx, request.(DeletePricesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeletePrices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeletePricesResponseObject); ok {
+		if err := validResponse.VisitDeletePricesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListPrices operation middleware
+func (sh *strictHandler) ListPrices(w http.ResponseWriter, r *http.Request, params ListPricesParams) {
+	var request ListPricesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListPrices(ctx, request.(ListPricesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListPrices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListPricesResponseObject); ok {
+		if err := validResponse.VisitListPricesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutPrices operation middleware
+func (sh *strictHandler) PutPrices(w http.ResponseWriter, r *http.Request) {
+	var request PutPricesRequestObject
+
+	var body PutPricesJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutPrices(ctx, request.(PutPricesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutPrices")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutPricesResponseObject); ok {
+		if err := validResponse.VisitPutPricesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExplainRoute operation middleware
+func (sh *strictHandler) ExplainRoute(w http.ResponseWriter, r *http.Request, params ExplainRouteParams) {
+	var request ExplainRouteRequestObject
+
+	request.Params = params
+
+	var body ExplainRouteJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExplainRoute(ctx, request.(ExplainRouteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExplainRoute")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExplainRouteResponseObject); ok {
+		if err := validResponse.VisitExplainRouteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // ListRuns operation middleware
@@ -3308,6 +7099,32 @@ func (sh *strictHandler) CancelRun(w http.ResponseWriter, r *http.Request, id Ru
 	}
 }
 
+// GetRunCost operation middleware
+func (sh *strictHandler) GetRunCost(w http.ResponseWriter, r *http.Request, id RunID) {
+	var request GetRunCostRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRunCost(ctx, request.(GetRunCostRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRunCost")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetRunCostResponseObject); ok {
+		if err := validResponse.VisitGetRunCostResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListEvents operation middleware
 func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, id RunID, params ListEventsParams) {
 	var request ListEventsRequestObject
@@ -3418,6 +7235,141 @@ func (sh *strictHandler) GetStep(w http.ResponseWriter, r *http.Request, id RunI
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetStepResponseObject); ok {
 		if err := validResponse.VisitGetStepResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetSpend operation middleware
+func (sh *strictHandler) GetSpend(w http.ResponseWriter, r *http.Request, params GetSpendParams) {
+	var request GetSpendRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSpend(ctx, request.(GetSpendRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSpend")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetSpendResponseObject); ok {
+		if err := validResponse.VisitGetSpendResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListSubscriptions operation middleware
+func (sh *strictHandler) ListSubscriptions(w http.ResponseWriter, r *http.Request) {
+	var request ListSubscriptionsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListSubscriptions(ctx, request.(ListSubscriptionsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListSubscriptions")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListSubscriptionsResponseObject); ok {
+		if err := validResponse.VisitListSubscriptionsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DeleteSubscription operation middleware
+func (sh *strictHandler) DeleteSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request DeleteSubscriptionRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DeleteSubscription(ctx, request.(DeleteSubscriptionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DeleteSubscription")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DeleteSubscriptionResponseObject); ok {
+		if err := validResponse.VisitDeleteSubscriptionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetSubscription operation middleware
+func (sh *strictHandler) GetSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request GetSubscriptionRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetSubscription(ctx, request.(GetSubscriptionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetSubscription")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetSubscriptionResponseObject); ok {
+		if err := validResponse.VisitGetSubscriptionResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// PutSubscription operation middleware
+func (sh *strictHandler) PutSubscription(w http.ResponseWriter, r *http.Request, name BudgetName) {
+	var request PutSubscriptionRequestObject
+
+	request.Name = name
+
+	var body PutSubscriptionJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.PutSubscription(ctx, request.(PutSubscriptionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PutSubscription")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(PutSubscriptionResponseObject); ok {
+		if err := validResponse.VisitPutSubscriptionResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

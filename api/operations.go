@@ -18,7 +18,7 @@ import (
 // readyTimeout bounds what /readyz asks of others.
 const readyTimeout = 2 * time.Second
 
-// mountOperations serves what is for machines: plain handlers, outside of the generated code.
+// mountOperations serves what is for machines and for clients of other APIs: plain handlers, outside of the generated code.
 func (a *API) mountOperations(r chi.Router) {
 	r.Get("/", a.index)
 	r.Get("/livez", alive)
@@ -26,12 +26,13 @@ func (a *API) mountOperations(r chi.Router) {
 	r.Get("/readyz", a.readyz)
 	r.Method(http.MethodGet, "/metrics", a.metrics.Handler())
 	r.Get("/openapi.yaml", a.openapi())
+	r.Post("/v1/chat/completions", a.chatCompletions)
 }
 
 func (a *API) index(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", mediaJSON)
 	body, err := json.Marshal(map[string]any{"name": "fermata", "version": a.version, "links": map[string]string{
-		"runs": "/v1/runs", "workflows": "/v1/workflows", "openapi": "/openapi.yaml", "metrics": "/metrics", "ready": "/readyz?verbose",
+		"runs": "/v1/runs", "workflows": "/v1/workflows", "models": "/v1/models", "spend": "/v1/spend", "budgets": "/v1/budgets", "openapi": "/openapi.yaml", "metrics": "/metrics", "ready": "/readyz?verbose",
 	}})
 	if err != nil { // strings only
 		panic(err)

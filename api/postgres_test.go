@@ -21,10 +21,14 @@ import (
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/pgtest"
 	"github.com/fermata-run/fermata/internal/store"
+	"github.com/fermata-run/fermata/internal/usage"
 )
 
 // hand is a worker whose attempts of "work" fail until it is mended; all others give back their input.
-type hand struct{ broken atomic.Bool }
+type hand struct {
+	broken atomic.Bool
+	calls  []usage.Call // of each attempt
+}
 
 func (h *hand) Do(ctx context.Context, a flow.Attempt, report func(flow.Report)) {
 	out := &flow.Outcome{Output: json.RawMessage(`{"pass":true}`)}
@@ -35,6 +39,7 @@ func (h *hand) Do(ctx context.Context, a flow.Attempt, report func(flow.Report))
 		<-ctx.Done()
 		out = &flow.Outcome{Failure: &flow.Failure{Class: "cancelled", Message: "cut"}}
 	}
+	out.Calls = h.calls
 	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: out})
 }
 
@@ -60,7 +65,9 @@ func newNode(t *testing.T) *node {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = e.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	a, err := New(Config{Store: db, Engine: e, Log: quiet, Version: "test"})
+	cfg := Config{Store: db, Engine: e, Log: quiet, Version: "test"}
+	withModels(t)(&cfg)
+	a, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,6 +110,7 @@ func TestOnPostgres(t *testing.T) {
 	t.Run("fail and resume", func(t *testing.T) { testFailAndResume(t, n) })
 	t.Run("cancel", func(t *testing.T) { testCancel(t, n) })
 	t.Run("one key, one run", func(t *testing.T) { testOneKeyOneRun(t, n) })
+	t.Run("money", func(t *testing.T) { testMoney(t, n) })
 	t.Run("nothing is left", func(t *testing.T) { testNothingIsLeft(t, n) })
 }
 
@@ -216,6 +224,92 @@ func testOneKeyOneRun(t *testing.T, n *node) {
 }
 
 func pointer[T any](v T) *T { return &v }
+
+// Budgets, plans and prices are kept; what a run spends is on its bill and in the report, to the nano-dollar.
+func testMoney(t *testing.T, n *node) {
+	ctx := t.Context()
+	n.hand.calls = []usage.Call{
+		{Provider: "simulated", Model: "gpt-4o", Try: 1, Simulated: true, Cost: 7, Baseline: 10},
+		{Provider: "openai", Model: "gpt-4o", Try: 1, Cost: 440_001, Baseline: 4_200_000, CacheSaved: 3, Tokens: usage.Tokens{Input: 5}},
+	}
+	defer func() { n.hand.calls = nil }()
+	definition := bytes.Replace([]byte(oneTool), []byte(`"one_tool"`), []byte(`"paid"`), 1)
+	req := client.RunRequest{Definition: definition, Labels: client.Labels{"team": "a"}, Budget: client.RunBudgetRequest{USD: "0.000500001"}}
+	accepted, run, err := n.Submit(ctx, req, client.SubmitOptions{Wait: 20 * time.Second})
+	if err != nil || run == nil || run.Savings.Cost.NanoUSD != 440_008 || run.Savings.Baseline.NanoUSD != 4_200_010 || run.Savings.CacheSaved.NanoUSD != 3 {
+		t.Fatalf("got %+v %v", run, err)
+	}
+	bill, err := n.Cost(ctx, accepted.ID)
+	if err != nil || len(bill.Lines) != 2 || bill.Totals.Cost.NanoUSD != 440_008 || bill.Budget.Limit.USD != "0.000500001" || !bill.Budget.Warned {
+		t.Errorf("got %+v %v", bill, err)
+	}
+	testSpend(t, n)
+	testBudgets(t, n)
+	if _, err := n.PutSubscription(ctx, "max", client.SubscriptionRequest{Monthly: "200"}); err != nil {
+		t.Error(err)
+	}
+	plans, err := n.Subscriptions(ctx)
+	if err != nil || len(plans) != 1 || plans[0].Monthly.USD != "200.00" || n.DeleteSubscription(ctx, "max") != nil {
+		t.Errorf("got %+v %v", plans, err)
+	}
+	rows, err := n.PutPrices(ctx, client.PriceRequest{Model: "gpt-4o", Rows: []client.PriceRowRequest{
+		{Input: "1", Output: "2", Source: "contract"}, {ContextOver: 1000, Input: "3", Output: "4", Source: "contract"},
+	}})
+	own := 0
+	for _, r := range rows {
+		own += map[bool]int{true: 1}[r.Origin == client.PriceRowOriginAPI]
+	}
+	if err != nil || own != 2 || n.DeletePrices(ctx, "gpt-4o") != nil {
+		t.Errorf("got %+v %v", rows, err)
+	}
+}
+
+func testSpend(t *testing.T, n *node) {
+	for _, groups := range [][]string{{"workflow", "model"}, {"label:team", "workflow"}} {
+		report, err := n.Spend(t.Context(), client.GetSpendParams{GroupBy: &groups, Workflow: pointer("paid")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// What was simulated is not added to real money.
+		if r, s := report.Totals.Variable.NanoUSD, report.Simulated.Variable.NanoUSD; r != 440_001 || s != 7 {
+			t.Errorf("by %v: real %d, simulated %d", groups, r, s)
+		}
+		var sum int64
+		for _, g := range report.Data {
+			sum += g.Cost.NanoUSD
+		}
+		if sum != 440_008 {
+			t.Errorf("by %v: the groups add up to %d: %+v", groups, sum, report.Data)
+		}
+	}
+	groups := []string{"workflow"}
+	table, err := n.SpendCSV(t.Context(), client.GetSpendParams{GroupBy: &groups, Workflow: pointer("paid")})
+	if err != nil || bytes.Count(table, []byte("\n")) != 3 {
+		t.Errorf("got %s %v", table, err)
+	}
+}
+
+func testBudgets(t *testing.T, n *node) {
+	ctx := t.Context()
+	req := client.BudgetRequest{Scope: client.BudgetScopeLabel, Of: "team=a", Window: client.BudgetWindowDay, TimeZone: "Europe/Berlin", Limit: client.RunBudgetRequest{USD: "10.5"}}
+	b, err := n.PutBudget(ctx, "team-a", req)
+	if err != nil || b.Limit.USD != "10.50" || b.Left.USD != "10.50" || b.ResetsAt.IsZero() || b.OnHard != client.OnHardPause {
+		t.Fatalf("got %+v %v", b, err)
+	}
+	req.TimeZone = "Mars/Olympus"
+	var p *client.Problem
+	if _, err := n.PutBudget(ctx, "team-a", req); !errors.As(err, &p) || p.Status != http.StatusUnprocessableEntity || len(p.Errors) != 1 || p.Errors[0].Pointer != "/time_zone" {
+		t.Errorf("got %v", err)
+	}
+	req.TimeZone, req.Of = "UTC", "team=b"
+	if _, err := n.PutBudget(ctx, "team-a", req); !errors.As(err, &p) || p.Code != "budget_scope_fixed" {
+		t.Errorf("got %v", err)
+	}
+	page, err := n.Budgets(ctx, client.ListBudgetsParams{})
+	if err != nil || len(page.Data) != 1 || page.Data[0].Of != "team=a" || n.DeleteBudget(ctx, "team-a") != nil {
+		t.Errorf("got %+v %v", page, err)
+	}
+}
 
 // What is refused leaves nothing behind in any table.
 func testNothingIsLeft(t *testing.T, n *node) {

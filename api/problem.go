@@ -36,10 +36,11 @@ var statuses = map[fault.Kind]int{
 // refusal is a fault that HTTP has a status of its own for, or more to say about than a fault can.
 type refusal struct {
 	fault   *fault.Error
-	status  int         // 0: by the fault's kind
-	state   string      // of a conflict: what the thing is
-	actions []string    // of a conflict: what can be done with it
-	header  http.Header // goes out with the answer
+	status  int           // 0: by the fault's kind
+	state   string        // of a conflict: what the thing is
+	actions []string      // of a conflict: what can be done with it
+	budget  BudgetRefusal // of a budget that has no money for it
+	header  http.Header   // goes out with the answer
 }
 
 func (r *refusal) Error() string { return r.fault.Error() }
@@ -79,7 +80,7 @@ func explain(r *http.Request, err error) (Problem, http.Header) {
 	p := Problem{
 		Type: problemTypeBase + f.Code, Title: title(status), Status: status, Code: f.Code, Detail: f.Detail,
 		Instance: r.URL.EscapedPath(), RequestID: exchangeOf(r.Context()).requestID,
-		State: ref.state, Actions: ref.actions, Errors: issues(f.Issues),
+		State: ref.state, Actions: ref.actions, Budget: ref.budget, Errors: issues(f.Issues),
 	}
 	if wait := f.RetryAfter; wait > 0 || f.Kind == fault.KindLimited || f.Kind == fault.KindUnavailable {
 		if wait <= 0 {
@@ -113,6 +114,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	p, header := explain(r, err)
+	if speaksOpenAI(r.URL.Path) {
+		a.failOpenAI(w, r, p, header, err)
+		return
+	}
 	if p.Status >= http.StatusInternalServerError && p.Status != http.StatusServiceUnavailable {
 		a.log.ErrorContext(r.Context(), "request_failed", "method", r.Method, "path", r.URL.Path, "request_id", p.RequestID, "error", err)
 	}

@@ -9,7 +9,8 @@ import (
 // The limits of request bodies.
 const (
 	bodyBytesMax           = 1 << 20
-	bodyDefinitionBytesMax = 3 << 20 // a definition may come along, with an input
+	bodyDefinitionBytesMax = 3 << 20  // a definition may come along, with an input
+	bodyChatBytesMax       = 20 << 20 // pictures come inside
 )
 
 // scope is what a caller must hold to use a route.
@@ -22,6 +23,13 @@ const (
 	scopeRunsWrite      scope = "runs:write"
 	scopeWorkflowsRead  scope = "workflows:read"
 	scopeWorkflowsWrite scope = "workflows:write"
+	scopeModelsRead     scope = "models:read"
+	scopeModelsUse      scope = "models:use"
+	scopeModelsWrite    scope = "models:write" // their prices
+	scopeSpendRead      scope = "spend:read"
+	scopeBudgetsRead    scope = "budgets:read"
+	scopeBudgetsWrite   scope = "budgets:write" // and flat plans
+	scopeOperations     scope = "operations:write"
 )
 
 // route is one operation of the spec: where it is, who may use it, how much it reads.
@@ -50,6 +58,29 @@ var routes = []route{
 	{"GET", "/v1/runs/{id}/events", "listEvents", scopeRunsRead, 0},
 	{"POST", "/v1/runs/{id}/cancel", "cancelRun", scopeRunsWrite, 0},
 	{"POST", "/v1/runs/{id}/resume", "resumeRun", scopeRunsWrite, 0},
+	{"GET", "/v1/runs/{id}/cost", "getRunCost", scopeRunsRead, 0},
+
+	{"GET", "/v1/models", "listModels", scopeModelsRead, 0},
+	{"GET", "/v1/chains", "listChains", scopeModelsRead, 0},
+	{"POST", "/v1/routes:explain", "explainRoute", scopeModelsRead, 0},
+	{"POST", "/v1/chat/completions", "createChatCompletion", scopeModelsUse, bodyChatBytesMax},
+	{"GET", "/v1/prices", "listPrices", scopeModelsRead, 0},
+	{"PUT", "/v1/prices", "putPrices", scopeModelsWrite, 0},
+	{"DELETE", "/v1/prices", "deletePrices", scopeModelsWrite, 0},
+	{"GET", "/v1/breakers", "listBreakers", scopeModelsRead, 0},
+	{"POST", "/v1/breakers:reset", "resetBreaker", scopeOperations, 0},
+	{"POST", "/v1/breakers:hold", "holdBreaker", scopeOperations, 0},
+	{"POST", "/v1/breakers:release", "releaseBreaker", scopeOperations, 0},
+
+	{"GET", "/v1/spend", "getSpend", scopeSpendRead, 0},
+	{"GET", "/v1/budgets", "listBudgets", scopeBudgetsRead, 0},
+	{"GET", "/v1/budgets/{name}", "getBudget", scopeBudgetsRead, 0},
+	{"PUT", "/v1/budgets/{name}", "putBudget", scopeBudgetsWrite, 0},
+	{"DELETE", "/v1/budgets/{name}", "deleteBudget", scopeBudgetsWrite, 0},
+	{"GET", "/v1/subscriptions", "listSubscriptions", scopeBudgetsRead, 0},
+	{"GET", "/v1/subscriptions/{name}", "getSubscription", scopeBudgetsRead, 0},
+	{"PUT", "/v1/subscriptions/{name}", "putSubscription", scopeBudgetsWrite, 0},
+	{"DELETE", "/v1/subscriptions/{name}", "deleteSubscription", scopeBudgetsWrite, 0},
 
 	{"GET", "/", "index", scopePublic, 0},
 	{"GET", "/livez", "livez", scopePublic, 0},
@@ -63,7 +94,11 @@ var routes = []route{
 type scopes map[scope]bool
 
 // allScopes is what a caller holds as long as there are no keys.
-var allScopes = scopes{scopeRunsRead: true, scopeRunsWrite: true, scopeWorkflowsRead: true, scopeWorkflowsWrite: true}
+var allScopes = scopes{
+	scopeRunsRead: true, scopeRunsWrite: true, scopeWorkflowsRead: true, scopeWorkflowsWrite: true,
+	scopeModelsRead: true, scopeModelsUse: true, scopeModelsWrite: true, scopeSpendRead: true,
+	scopeBudgetsRead: true, scopeBudgetsWrite: true, scopeOperations: true,
+}
 
 // caller is who sends a request.
 type caller struct {

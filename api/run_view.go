@@ -21,7 +21,10 @@ func (s *shown) wire() Run {
 		CreatedAt: row.CreatedAt.UTC(), StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
 		LastSeq: s.last.Seq, Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},
 		Usage: usageOf(row.Sum), Cost: costOf(row.Sum.Cost, row.Sum.Unpriced), Simulated: row.Sum.Simulated > 0,
-		Error: failureOf(row.Error), Links: linksOf(row.ID, s.status()),
+		Error: failureOf(row.Error), Links: linksOf(row.ID, s.status(), row.WaitingFor),
+	}
+	if row.Sum.Calls > 0 {
+		out.Savings = savingsOf(row.Sum.Cost, row.Sum.Baseline, row.Sum.CacheSaved)
 	}
 	if s.view != nil {
 		s.overlay(&out, *s.view)
@@ -50,6 +53,13 @@ func (s *shown) overlay(out *Run, v flow.View) {
 	out.StartedAt, out.EndedAt = v.StartedAt.UTC(), v.EndedAt.UTC()
 	out.Progress = Progress{Settled: v.StepsDone, Total: len(v.Steps)}
 	out.Usage, out.Cost, out.Simulated = usageOf(v.Sum), costOf(v.Sum.Cost, v.Sum.Unpriced), v.Sum.Simulated > 0
+	if v.Sum.Calls > 0 {
+		out.Savings = savingsOf(v.Sum.Cost, v.Sum.Baseline, v.Sum.CacheSaved)
+	}
+	if v.Budget != nil && !v.Status.Ended() {
+		out.Budget = runBudgetOf(v.Budget.RunBudget, v.Sum, v.Budget.Warned)
+	}
+	out.WaitingFor = waitingOf(v)
 	if v.Error != nil {
 		out.Error = failureOf(v.Error)
 	}

@@ -50,7 +50,7 @@ func (a *API) SubmitRun(ctx context.Context, req SubmitRunRequestObject) (Submit
 		}
 	}
 	return SubmitRun202JSONResponse{
-		Body:    RunAccepted{ID: formatRunID(sub.ID), Status: RunStatusQueued, Links: linksOf(sub.ID, flow.RunStatusQueued)},
+		Body:    RunAccepted{ID: formatRunID(sub.ID), Status: RunStatusQueued, Links: linksOf(sub.ID, flow.RunStatusQueued, "")},
 		Headers: SubmitRun202ResponseHeaders{Location: self},
 	}, nil
 }
@@ -68,6 +68,10 @@ func (a *API) submission(ctx context.Context, x *exchange, body *RunRequest) (*f
 		return nil, err
 	}
 	if err := a.choose(ctx, x, body, sub); err != nil {
+		return nil, err
+	}
+	var err error
+	if sub.Budget, err = submittedBudget(body.Budget, sub.Workflow); err != nil {
 		return nil, err
 	}
 	if sub.ID == uuid.Nil {
@@ -233,7 +237,7 @@ func summaryOf(row store.RunRow) RunSummary {
 		StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
 		Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},
 		Cost:     costOf(row.Sum.Cost, row.Sum.Unpriced), Simulated: row.Sum.Simulated > 0, Error: failureOf(row.Error),
-		Links: linksOf(row.ID, row.Status),
+		Links: linksOf(row.ID, row.Status, row.WaitingFor),
 	}
 }
 

@@ -61,7 +61,7 @@ func operations(doc *openapi3.T, routes []route) (map[string]*operation, error) 
 		op := &operation{
 			route:  rt,
 			spec:   &routers.Route{Spec: &fast, Path: rt.path, PathItem: item, Method: rt.method, Operation: o},
-			bodies: map[string]*openapi3.Schema{}, keyed: rt.method == "POST",
+			bodies: map[string]*openapi3.Schema{}, keyed: rt.method == "POST" && !speaksOpenAI(rt.path),
 		}
 		op.describe(item, o)
 		ops[rt.method+" "+rt.path] = op

@@ -35,12 +35,12 @@ func (a *API) CancelRun(ctx context.Context, req CancelRunRequestObject) (Cancel
 		return nil, err
 	}
 	return CancelRun202JSONResponse{
-		Body:    RunAccepted{ID: req.ID, Status: RunStatusCancelling, Links: linksOf(row.ID, flow.RunStatusCancelling)},
+		Body:    RunAccepted{ID: req.ID, Status: RunStatusCancelling, Links: linksOf(row.ID, flow.RunStatusCancelling, "")},
 		Headers: CancelRun202ResponseHeaders{Location: "/v1/runs/" + req.ID},
 	}, nil
 }
 
-// ResumeRun lets a failed run go on, or one that was set aside.
+// ResumeRun lets a run go on that failed, was set aside, or is short of money.
 func (a *API) ResumeRun(ctx context.Context, req ResumeRunRequestObject) (ResumeRunResponseObject, error) {
 	x := exchangeOf(ctx)
 	row, err := a.runOf(ctx, x.tenant, req.ID)
@@ -52,12 +52,14 @@ func (a *API) ResumeRun(ctx context.Context, req ResumeRunRequestObject) (Resume
 		body = *req.Body
 	}
 	status := flow.RunStatusRunning
-	switch row.Status {
-	case flow.RunStatusFailed:
+	switch waits := row.Status == flow.RunStatusWaiting && row.WaitingFor == flow.HeldBudget; {
+	case row.Status == flow.RunStatusFailed:
 		err = a.resumeFailed(ctx, row, body)
-	case flow.RunStatusQuarantined:
+	case row.Status == flow.RunStatusQuarantined:
 		status = flow.RunStatusQueued
 		err = a.release(ctx, row, body)
+	case waits, !row.Status.Ended() && body.Budget != (RunBudgetRequest{}):
+		err = a.raise(ctx, row, body)
 	default:
 		err = conflict("run_not_failed", row.Status, "only a run that failed or was set aside can be resumed")
 	}
@@ -65,7 +67,7 @@ func (a *API) ResumeRun(ctx context.Context, req ResumeRunRequestObject) (Resume
 		return nil, err
 	}
 	return ResumeRun202JSONResponse{
-		Body:    RunAccepted{ID: req.ID, Status: RunStatus(status), Links: linksOf(row.ID, status)},
+		Body:    RunAccepted{ID: req.ID, Status: RunStatus(status), Links: linksOf(row.ID, status, "")},
 		Headers: ResumeRun202ResponseHeaders{Location: "/v1/runs/" + req.ID},
 	}, nil
 }
@@ -75,9 +77,18 @@ func (a *API) resumeFailed(ctx context.Context, row store.RunRow, body ResumeReq
 	if err != nil {
 		return err
 	}
+	raise, err := raiseOf(body.Budget)
+	if err != nil {
+		return err
+	}
 	run, err := a.folded(ctx, row)
 	if err != nil {
 		return err
+	}
+	if raise != nil {
+		if err := run.CheckRaise(*raise); err != nil {
+			return err
+		}
 	}
 	if err := run.CanResume(set); err != nil {
 		if fault.Is(err, fault.KindConflict) { // it moved while we looked
@@ -85,7 +96,7 @@ func (a *API) resumeFailed(ctx context.Context, row store.RunRow, body ResumeReq
 		}
 		return err
 	}
-	if err := a.tell(ctx, row.Tenant, row.ID, flow.ToldResume, flow.Resume{Set: set, Reason: body.Reason}); err != nil {
+	if err := a.tell(ctx, row.Tenant, row.ID, flow.ToldResume, flow.Resume{Set: set, Budget: raise, Reason: body.Reason}); err != nil {
 		return err
 	}
 	// Who watches next should not be told that the run has ended: a node takes the message in within milliseconds. The
@@ -95,6 +106,29 @@ func (a *API) resumeFailed(ctx context.Context, row store.RunRow, body ResumeReq
 	return nil
 }
 
+// raise gives a run that has not ended more money, or lets it look again whether there is some.
+func (a *API) raise(ctx context.Context, row store.RunRow, body ResumeRequest) error {
+	if len(body.Set) > 0 {
+		return conflict("run_not_failed", row.Status, "outputs can be set of a run that failed: resume it with a budget alone")
+	}
+	raise, err := raiseOf(body.Budget)
+	if err != nil {
+		return err
+	}
+	told := flow.BudgetRaise{}
+	if raise != nil {
+		told = *raise
+		run, err := a.folded(ctx, row)
+		if err != nil {
+			return err
+		}
+		if err := run.CanRaise(told); err != nil {
+			return err
+		}
+	}
+	return a.tell(ctx, row.Tenant, row.ID, flow.ToldBudget, told)
+}
+
 // resumeWait bounds how long an accepted resume is looked after before it is answered.
 const resumeWait = 2 * time.Second
 
@@ -102,6 +136,9 @@ const resumeWait = 2 * time.Second
 func (a *API) release(ctx context.Context, row store.RunRow, body ResumeRequest) error {
 	if len(body.Set) > 0 {
 		return conflict("run_quarantined", row.Status, "the run is set aside as it was: resume it without set")
+	}
+	if body.Budget != (RunBudgetRequest{}) {
+		return conflict("run_quarantined", row.Status, "the run is set aside as it was: resume it first, then raise its budget")
 	}
 	done, err := a.runs.Unquarantine(ctx, row.Tenant, row.ID)
 	if err != nil {
@@ -163,7 +200,7 @@ func (a *API) tell(ctx context.Context, tenant, run uuid.UUID, kind string, body
 
 // conflict says that a run's status does not allow what was asked, and what it does allow.
 func conflict(code string, status flow.RunStatus, why string) error {
-	actions := actionsOf(status)
+	actions := actionsOf(status, "")
 	allowed := "nothing"
 	if len(actions) > 0 {
 		allowed = strings.Join(actions, ", ")

@@ -180,9 +180,15 @@ func TestDrainEndsStreams(t *testing.T) {
 	server := s.serve(t)
 	run := s.submit(t, oneTool).ID
 	l := s.listen(t, server, "/v1/runs/"+run+"/events")
-	l.next()
+	for seen := ""; seen != string(flow.KindStepStarted); {
+		m, ok := l.next()
+		if !ok {
+			t.Fatal("the stream ends before it has told what there is")
+		}
+		seen = m.event
+	}
 	s.Drain()
-	if got := l.rest(); len(got) != 2 {
+	if got := l.rest(); len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
 }

@@ -110,10 +110,11 @@ func eventOf(run uuid.UUID, e flow.Event) Event {
 	return out
 }
 
-func linksOf(id uuid.UUID, status flow.RunStatus) RunLinks {
+// linksOf goes by where a run stands and, where that is waiting, for what.
+func linksOf(id uuid.UUID, status flow.RunStatus, waitingFor string) RunLinks {
 	self := "/v1/runs/" + formatRunID(id)
-	links := RunLinks{Self: self, Events: self + "/events", Steps: self + "/steps"}
-	for _, action := range actionsOf(status) {
+	links := RunLinks{Self: self, Events: self + "/events", Steps: self + "/steps", Cost: self + "/cost"}
+	for _, action := range actionsOf(status, waitingFor) {
 		switch action {
 		case actionCancel:
 			links.Cancel = self + "/cancel"
@@ -130,8 +131,11 @@ const (
 	actionResume = "resume"
 )
 
-// actionsOf lists what can be done with a run that stands there.
-func actionsOf(status flow.RunStatus) []string {
+// actionsOf lists what can be done with a run that stands there. One that waits for money can be given some.
+func actionsOf(status flow.RunStatus, waitingFor string) []string {
+	if status == flow.RunStatusWaiting && waitingFor == flow.HeldBudget {
+		return []string{actionResume, actionCancel}
+	}
 	switch status {
 	case flow.RunStatusQueued, flow.RunStatusRunning, flow.RunStatusWaiting, flow.RunStatusCancelling:
 		return []string{actionCancel}

@@ -17,6 +17,114 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for BreakerState.
+const (
+	BreakerStateClosed   BreakerState = "closed"
+	BreakerStateHalfOpen BreakerState = "half_open"
+	BreakerStateOpen     BreakerState = "open"
+)
+
+// Valid indicates whether the value is a known member of the BreakerState enum.
+func (e BreakerState) Valid() bool {
+	switch e {
+	case BreakerStateClosed:
+		return true
+	case BreakerStateHalfOpen:
+		return true
+	case BreakerStateOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BudgetScope.
+const (
+	BudgetScopeAgent    BudgetScope = "agent"
+	BudgetScopeLabel    BudgetScope = "label"
+	BudgetScopeModel    BudgetScope = "model"
+	BudgetScopeProvider BudgetScope = "provider"
+	BudgetScopeTenant   BudgetScope = "tenant"
+	BudgetScopeWorkflow BudgetScope = "workflow"
+)
+
+// Valid indicates whether the value is a known member of the BudgetScope enum.
+func (e BudgetScope) Valid() bool {
+	switch e {
+	case BudgetScopeAgent:
+		return true
+	case BudgetScopeLabel:
+		return true
+	case BudgetScopeModel:
+		return true
+	case BudgetScopeProvider:
+		return true
+	case BudgetScopeTenant:
+		return true
+	case BudgetScopeWorkflow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BudgetWindow.
+const (
+	BudgetWindowDay      BudgetWindow = "day"
+	BudgetWindowLifetime BudgetWindow = "lifetime"
+	BudgetWindowMonth    BudgetWindow = "month"
+	BudgetWindowWeek     BudgetWindow = "week"
+)
+
+// Valid indicates whether the value is a known member of the BudgetWindow enum.
+func (e BudgetWindow) Valid() bool {
+	switch e {
+	case BudgetWindowDay:
+		return true
+	case BudgetWindowLifetime:
+		return true
+	case BudgetWindowMonth:
+		return true
+	case BudgetWindowWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for HealthState.
+const (
+	HealthStateDisabled  HealthState = "disabled"
+	HealthStateHeld      HealthState = "held"
+	HealthStateOk        HealthState = "ok"
+	HealthStateOpen      HealthState = "open"
+	HealthStateProbing   HealthState = "probing"
+	HealthStateThrottled HealthState = "throttled"
+	HealthStateUnused    HealthState = "unused"
+)
+
+// Valid indicates whether the value is a known member of the HealthState enum.
+func (e HealthState) Valid() bool {
+	switch e {
+	case HealthStateDisabled:
+		return true
+	case HealthStateHeld:
+		return true
+	case HealthStateOk:
+		return true
+	case HealthStateOpen:
+		return true
+	case HealthStateProbing:
+		return true
+	case HealthStateThrottled:
+		return true
+	case HealthStateUnused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Mode.
 const (
 	ModeBatch       Mode = "batch"
@@ -29,6 +137,126 @@ func (e Mode) Valid() bool {
 	case ModeBatch:
 		return true
 	case ModeInteractive:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelKind.
+const (
+	ModelKindAgent    ModelKind = "agent"
+	ModelKindChain    ModelKind = "chain"
+	ModelKindModel    ModelKind = "model"
+	ModelKindWorkflow ModelKind = "workflow"
+)
+
+// Valid indicates whether the value is a known member of the ModelKind enum.
+func (e ModelKind) Valid() bool {
+	switch e {
+	case ModelKindAgent:
+		return true
+	case ModelKindChain:
+		return true
+	case ModelKindModel:
+		return true
+	case ModelKindWorkflow:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelObject.
+const (
+	ModelObjectModel ModelObject = "model"
+)
+
+// Valid indicates whether the value is a known member of the ModelObject enum.
+func (e ModelObject) Valid() bool {
+	switch e {
+	case ModelObjectModel:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ModelListObject.
+const (
+	ModelListObjectList ModelListObject = "list"
+)
+
+// Valid indicates whether the value is a known member of the ModelListObject enum.
+func (e ModelListObject) Valid() bool {
+	switch e {
+	case ModelListObjectList:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnHard.
+const (
+	OnHardClamp     OnHard = "clamp"
+	OnHardDowngrade OnHard = "downgrade"
+	OnHardPause     OnHard = "pause"
+	OnHardReject    OnHard = "reject"
+)
+
+// Valid indicates whether the value is a known member of the OnHard enum.
+func (e OnHard) Valid() bool {
+	switch e {
+	case OnHardClamp:
+		return true
+	case OnHardDowngrade:
+		return true
+	case OnHardPause:
+		return true
+	case OnHardReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PriceRowOrigin.
+const (
+	PriceRowOriginAPI     PriceRowOrigin = "api"
+	PriceRowOriginBuiltIn PriceRowOrigin = "built_in"
+	PriceRowOriginConfig  PriceRowOrigin = "config"
+)
+
+// Valid indicates whether the value is a known member of the PriceRowOrigin enum.
+func (e PriceRowOrigin) Valid() bool {
+	switch e {
+	case PriceRowOriginAPI:
+		return true
+	case PriceRowOriginBuiltIn:
+		return true
+	case PriceRowOriginConfig:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RouteQuestionNeeds.
+const (
+	RouteQuestionNeedsSchema RouteQuestionNeeds = "schema"
+	RouteQuestionNeedsTools  RouteQuestionNeeds = "tools"
+	RouteQuestionNeedsVision RouteQuestionNeeds = "vision"
+)
+
+// Valid indicates whether the value is a known member of the RouteQuestionNeeds enum.
+func (e RouteQuestionNeeds) Valid() bool {
+	switch e {
+	case RouteQuestionNeedsSchema:
+		return true
+	case RouteQuestionNeedsTools:
+		return true
+	case RouteQuestionNeedsVision:
 		return true
 	default:
 		return false
@@ -146,6 +374,182 @@ func (e GetRunParamsInclude) Valid() bool {
 	}
 }
 
+// Defines values for GetSpendParamsInterval.
+const (
+	GetSpendParamsIntervalDay  GetSpendParamsInterval = "day"
+	GetSpendParamsIntervalHour GetSpendParamsInterval = "hour"
+)
+
+// Valid indicates whether the value is a known member of the GetSpendParamsInterval enum.
+func (e GetSpendParamsInterval) Valid() bool {
+	switch e {
+	case GetSpendParamsIntervalDay:
+		return true
+	case GetSpendParamsIntervalHour:
+		return true
+	default:
+		return false
+	}
+}
+
+// Breaker defines model for Breaker.
+type Breaker struct {
+	ChangedAt time.Time `json:"changed_at,omitempty,omitzero"`
+
+	// DisabledUntil The key, the quota or the name must be mended
+	DisabledUntil time.Time `json:"disabled_until,omitempty,omitzero"`
+	Failures      int       `json:"failures"`
+
+	// Held A person keeps it open
+	Held     bool   `json:"held"`
+	ID       string `json:"id"`
+	Model    string `json:"model"`
+	Provider string `json:"provider"`
+	Reason   string `json:"reason,omitempty,omitzero"`
+
+	// Recent The last 20 outcomes, the newest last: ok, or the class of the error
+	Recent []string `json:"recent"`
+
+	// Samples Requests in the rolling minute
+	Samples int          `json:"samples"`
+	State   BreakerState `json:"state"`
+
+	// ThrottledUntil The provider asked us to wait
+	ThrottledUntil time.Time `json:"throttled_until,omitempty,omitzero"`
+
+	// Until Of an open one: when a probe is let through
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
+
+// BreakerState defines model for Breaker.State.
+type BreakerState string
+
+// BreakerPage defines model for BreakerPage.
+type BreakerPage struct {
+	Data []Breaker `json:"data"`
+}
+
+// BreakerRequest defines model for BreakerRequest.
+type BreakerRequest struct {
+	// ID `provider/model`, as in the list
+	ID string `json:"id"`
+
+	// Reason Why; shown with the breaker that is held
+	Reason string `json:"reason,omitempty,omitzero"`
+}
+
+// Budget defines model for Budget.
+type Budget struct {
+	CreatedAt time.Time `json:"created_at"`
+
+	// Crossings Of this window
+	Crossings []Crossing `json:"crossings"`
+	Export    bool       `json:"export"`
+
+	// Left A limit, or an amount under one; what is not limited is absent
+	Left BudgetAmount `json:"left"`
+
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+	Name  string       `json:"name"`
+	Of    string       `json:"of,omitempty,omitzero"`
+
+	// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+	// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+	// anew; a call of no run is refused.
+	OnHard OnHard `json:"on_hard"`
+
+	// Reserved A limit, or an amount under one; what is not limited is absent
+	Reserved BudgetAmount `json:"reserved"`
+
+	// ResetsAt Absent: never by itself
+	ResetsAt     time.Time   `json:"resets_at,omitempty,omitzero"`
+	Scope        BudgetScope `json:"scope"`
+	SoftPercents []int       `json:"soft_percents"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent       BudgetAmount `json:"spent"`
+	TimeZone    string       `json:"time_zone"`
+	UpdatedAt   time.Time    `json:"updated_at"`
+	Window      BudgetWindow `json:"window"`
+	WindowStart time.Time    `json:"window_start,omitempty,omitzero"`
+}
+
+// BudgetAmount A limit, or an amount under one; what is not limited is absent
+type BudgetAmount struct {
+	NanoUSD *int64 `json:"nano_usd,omitempty"`
+	Tokens  *int64 `json:"tokens,omitempty"`
+	USD     string `json:"usd,omitempty,omitzero"`
+}
+
+// BudgetPage defines model for BudgetPage.
+type BudgetPage struct {
+	Data       []Budget `json:"data"`
+	NextCursor string   `json:"next_cursor,omitempty,omitzero"`
+}
+
+// BudgetRefusal The budget that refused
+type BudgetRefusal struct {
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+
+	// Name `run`: the run's own
+	Name string `json:"name"`
+
+	// Need What the call could have cost
+	Need BudgetAmount `json:"need"`
+
+	// Reserved A limit, or an amount under one; what is not limited is absent
+	Reserved BudgetAmount `json:"reserved"`
+
+	// ResetsAt Absent: never by itself
+	ResetsAt time.Time `json:"resets_at,omitempty,omitzero"`
+
+	// Scope What it limits
+	//
+	// Examples: label team=a
+	Scope string `json:"scope"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent BudgetAmount `json:"spent"`
+
+	// Unpriced What the model costs is not known
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+}
+
+// BudgetRequest defines model for BudgetRequest.
+type BudgetRequest struct {
+	// Export It stands in the metrics under its name; at most 50 should
+	Export bool `json:"export,omitempty,omitzero"`
+
+	// Limit A limit in money, in tokens, or both
+	Limit RunBudgetRequest `json:"limit"`
+
+	// Of Which one; of a label `name=value`; absent for scope tenant
+	Of string `json:"of,omitempty,omitzero"`
+
+	// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+	// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+	// anew; a call of no run is refused.
+	OnHard OnHard      `json:"on_hard,omitempty,omitzero"`
+	Scope  BudgetScope `json:"scope"`
+
+	// SoftPercents Shares of the limit whose crossing is noted and told, once a window; 50, 80 and 95 if not given
+	SoftPercents *[]int `json:"soft_percents,omitempty"`
+
+	// TimeZone Where its days, weeks (from Monday) and months begin; UTC if not given
+	//
+	// Examples: Europe/Berlin
+	TimeZone string       `json:"time_zone,omitempty,omitzero"`
+	Window   BudgetWindow `json:"window,omitempty,omitzero"`
+}
+
+// BudgetScope defines model for BudgetScope.
+type BudgetScope string
+
+// BudgetWindow defines model for BudgetWindow.
+type BudgetWindow string
+
 // Call One request to a model, answered or not
 type Call struct {
 	Cost Cost `json:"cost"`
@@ -178,6 +582,44 @@ type CancelRequest struct {
 	Reason string `json:"reason,omitempty,omitzero"`
 }
 
+// Chain defines model for Chain.
+type Chain struct {
+	AcceptBest bool         `json:"accept_best,omitempty,omitzero"`
+	Entries    []ChainEntry `json:"entries"`
+	Hedge      bool         `json:"hedge,omitempty,omitzero"`
+	Name       string       `json:"name"`
+}
+
+// ChainEntry defines model for ChainEntry.
+type ChainEntry struct {
+	// Accept What an answer must meet
+	Accept string `json:"accept,omitempty,omitzero"`
+	Health Health `json:"health,omitempty,omitzero"`
+	Model  string `json:"model"`
+
+	// Provider Who serves it here; absent: nobody
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Retries   int    `json:"retries,omitempty,omitzero"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+
+	// Timeout Of one call
+	Timeout string `json:"timeout,omitempty,omitzero"`
+}
+
+// ChainPage defines model for ChainPage.
+type ChainPage struct {
+	Data []Chain `json:"data"`
+}
+
+// ClassScore defines model for ClassScore.
+type ClassScore struct {
+	Class string  `json:"class"`
+	Score float64 `json:"score"`
+
+	// Words What spoke for it
+	Words []string `json:"words,omitempty,omitzero"`
+}
+
 // Cost defines model for Cost.
 type Cost struct {
 	NanoUSD int64 `json:"nano_usd"`
@@ -189,11 +631,104 @@ type Cost struct {
 	USD string `json:"usd"`
 }
 
+// CostLine One request to a model, answered or not
+type CostLine struct {
+	Agent      string    `json:"agent,omitempty,omitzero"`
+	At         time.Time `json:"at"`
+	Attempt    int       `json:"attempt"`
+	Baseline   Money     `json:"baseline"`
+	CacheSaved Money     `json:"cache_saved,omitempty,omitzero"`
+	Cost       Cost      `json:"cost"`
+
+	// Depth Place in the chain, from 0
+	Depth int `json:"depth"`
+
+	// Estimated The provider reported no usage; tokens were counted here
+	Estimated    bool  `json:"estimated,omitempty,omitzero"`
+	FirstTokenMs int64 `json:"first_token_ms,omitempty,omitzero"`
+	Gen          int   `json:"gen"`
+
+	// Hedged Sent because the call before was slow
+	Hedged bool `json:"hedged,omitempty,omitzero"`
+
+	// Message Of the error
+	Message string `json:"message,omitempty,omitzero"`
+	Model   string `json:"model"`
+	Ms      int64  `json:"ms"`
+
+	// Outcome `ok` or the class of the error
+	Outcome string `json:"outcome"`
+
+	// Price The row that was applied: where it is from, since when it holds
+	Price    string `json:"price,omitempty,omitzero"`
+	Provider string `json:"provider"`
+
+	// Rates US dollars for a million tokens
+	Rates Rates `json:"rates,omitempty,omitzero"`
+
+	// RequestID The provider's own name for it
+	RequestID string `json:"request_id,omitempty,omitzero"`
+
+	// Reservation It was made under
+	Reservation string `json:"reservation,omitempty,omitzero"`
+
+	// Rule The routing rule that chose the chain
+	Rule  string `json:"rule,omitempty,omitzero"`
+	Saved Money  `json:"saved"`
+
+	// Seq Of the event that holds it
+	Seq       int32  `json:"seq"`
+	Simulated bool   `json:"simulated,omitempty,omitzero"`
+	Step      string `json:"step"`
+
+	// Subscription The flat plan it went through
+	Subscription string `json:"subscription,omitempty,omitzero"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+
+	// TokensApart Of the tokens, those that are priced apart
+	TokensApart TokensApart `json:"tokens_apart,omitempty,omitzero"`
+
+	// Try At this place of the chain, from 1
+	Try int `json:"try"`
+}
+
+// CostSum A sum, with what it is of
+type CostSum struct {
+	Agent    string `json:"agent,omitempty,omitzero"`
+	Attempt  int    `json:"attempt,omitempty,omitzero"`
+	Calls    int    `json:"calls"`
+	Cost     Cost   `json:"cost"`
+	Gen      int    `json:"gen,omitempty,omitzero"`
+	Model    string `json:"model,omitempty,omitzero"`
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Savings Against the baseline
+	Savings        Savings `json:"savings"`
+	SimulatedCalls int     `json:"simulated_calls,omitempty,omitzero"`
+	Step           string  `json:"step,omitempty,omitzero"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+}
+
+// Crossing defines model for Crossing.
+type Crossing struct {
+	At      time.Time `json:"at"`
+	Percent int       `json:"percent"`
+}
+
 // DefinitionRequest defines model for DefinitionRequest.
 type DefinitionRequest struct {
 	// Definition The definition, as JSON or as a string of YAML
 	Definition json.RawMessage `json:"definition"`
 }
+
+// Dollars US dollars as a decimal, at most nine places
+//
+// Examples: 12.50
+type Dollars = string
 
 // Event defines model for Event.
 type Event struct {
@@ -245,6 +780,20 @@ type Failure struct {
 	Step string `json:"step,omitempty,omitzero"`
 }
 
+// Health defines model for Health.
+type Health struct {
+	// FirstTokenMs Until an answer begins, lately; absent: not known
+	FirstTokenMs int64  `json:"first_token_ms,omitempty,omitzero"`
+	Reason       string `json:"reason,omitempty,omitzero"`
+
+	// State unused: nobody called it from this node yet
+	State HealthState `json:"state"`
+	Until time.Time   `json:"until,omitempty,omitzero"`
+}
+
+// HealthState unused: nobody called it from this node yet
+type HealthState string
+
 // Issue defines model for Issue.
 type Issue struct {
 	Code   string `json:"code"`
@@ -270,10 +819,205 @@ type Labels map[string]string
 // Mode defines model for Mode.
 type Mode string
 
+// Model defines model for Model.
+type Model struct {
+	// Aliases Other names it is known by
+	Aliases      []string `json:"aliases,omitempty,omitzero"`
+	Capabilities []string `json:"capabilities,omitempty,omitzero"`
+
+	// Chain Of a chain or an agent: the models, in order
+	Chain         []string `json:"chain,omitempty,omitzero"`
+	ContextTokens int64    `json:"context_tokens,omitempty,omitzero"`
+
+	// Created Unix seconds; 0: not known
+	Created      int64       `json:"created"`
+	Description  string      `json:"description,omitempty,omitzero"`
+	Family       string      `json:"family,omitempty,omitzero"`
+	Health       Health      `json:"health,omitempty,omitzero"`
+	ID           string      `json:"id"`
+	Kind         ModelKind   `json:"kind"`
+	Object       ModelObject `json:"object"`
+	OutputTokens int         `json:"output_tokens,omitempty,omitzero"`
+
+	// OwnedBy The vendor; `fermata` for chains, workflows and agents
+	OwnedBy string `json:"owned_by"`
+	Price   Price  `json:"price,omitempty,omitzero"`
+
+	// Provider Who serves it; absent: nobody is configured to
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning bool   `json:"reasoning,omitempty,omitzero"`
+
+	// Simulated No real model would be called
+	Simulated bool     `json:"simulated,omitempty,omitzero"`
+	Speed     string   `json:"speed,omitempty,omitzero"`
+	Strengths []string `json:"strengths,omitempty,omitzero"`
+
+	// Subscription The flat plan of its provider
+	Subscription string `json:"subscription,omitempty,omitzero"`
+
+	// Tier Cost tier, 1 is the cheapest
+	Tier int `json:"tier,omitempty,omitzero"`
+
+	// Version Of a workflow or the agent's workflow
+	Version int32 `json:"version,omitempty,omitzero"`
+
+	// Zone Where it is served
+	Zone string `json:"zone,omitempty,omitzero"`
+}
+
+// ModelKind defines model for Model.Kind.
+type ModelKind string
+
+// ModelObject defines model for Model.Object.
+type ModelObject string
+
+// ModelList defines model for ModelList.
+type ModelList struct {
+	Data   []Model         `json:"data"`
+	Object ModelListObject `json:"object"`
+}
+
+// ModelListObject defines model for ModelList.Object.
+type ModelListObject string
+
+// ModelName A model, or `provider/model`
+//
+// Examples: claude-sonnet-4-6
+type ModelName = string
+
+// Money defines model for Money.
+type Money struct {
+	NanoUSD int64 `json:"nano_usd"`
+
+	// USD US dollars
+	USD string `json:"usd"`
+}
+
+// OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
+// for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
+// anew; a call of no run is refused.
+type OnHard string
+
+// PassedRule defines model for PassedRule.
+type PassedRule struct {
+	Reason string `json:"reason"`
+	Rule   string `json:"rule"`
+}
+
+// Price defines model for Price.
+type Price struct {
+	// Checked The day on which the source had verified it
+	Checked string `json:"checked,omitempty,omitzero"`
+
+	// EffectiveFrom Absent: since ever
+	EffectiveFrom time.Time `json:"effective_from,omitempty,omitzero"`
+
+	// Source Where it was read
+	Source string `json:"source"`
+
+	// Tiers By rising context_over
+	Tiers []Tier `json:"tiers"`
+}
+
+// PricePage defines model for PricePage.
+type PricePage struct {
+	Data []PriceRow `json:"data"`
+}
+
+// PriceRequest defines model for PriceRequest.
+type PriceRequest struct {
+	// Model A name, or the beginning of names and a *
+	Model string            `json:"model"`
+	Rows  []PriceRowRequest `json:"rows"`
+}
+
+// PriceRow defines model for PriceRow.
+type PriceRow struct {
+	AudioInput   string `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  string `json:"audio_output,omitempty,omitzero"`
+	CacheRead    string `json:"cache_read,omitempty,omitzero"`
+	CacheWrite   string `json:"cache_write,omitempty,omitzero"`
+	CacheWrite1H string `json:"cache_write_1h,omitempty,omitzero"`
+
+	// Checked The day on which that source had verified it
+	Checked     string `json:"checked,omitempty,omitzero"`
+	ContextOver int64  `json:"context_over,omitempty,omitzero"`
+
+	// EffectiveFrom A day (UTC) or a time from which it holds; absent: since ever
+	//
+	// Examples: 2026-09-01
+	EffectiveFrom string `json:"effective_from,omitempty,omitzero"`
+	ImageInput    string `json:"image_input,omitempty,omitzero"`
+
+	// Input Dollars for a million tokens
+	Input string `json:"input,omitempty,omitzero"`
+
+	// Model A name, or the beginning of names and a *
+	Model string `json:"model"`
+	Note  string `json:"note,omitempty,omitzero"`
+
+	// Origin Where the row came from
+	Origin PriceRowOrigin `json:"origin"`
+	Output string         `json:"output,omitempty,omitzero"`
+
+	// PerCall Dollars for each answered request, besides its tokens
+	PerCall string `json:"per_call,omitempty,omitzero"`
+
+	// Provider Who has this price; absent: whoever serves the model
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning string `json:"reasoning,omitempty,omitzero"`
+
+	// Source Where it was read; `api` if not given
+	Source string `json:"source"`
+}
+
+// PriceRowOrigin Where the row came from
+type PriceRowOrigin string
+
+// PriceRowRequest Rows of one provider and `effective_from` are one price: the one with the highest `context_over` that the request's whole
+// input exceeds prices all of the request. Rates are dollars for a million tokens. An empty `cache_read` or `cache_write`
+// costs what input costs, `cache_write_1h` what `cache_write` costs, `reasoning` and `audio_output` what output costs,
+// `audio_input` and `image_input` what input costs; free is "0".
+type PriceRowRequest struct {
+	AudioInput   string `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  string `json:"audio_output,omitempty,omitzero"`
+	CacheRead    string `json:"cache_read,omitempty,omitzero"`
+	CacheWrite   string `json:"cache_write,omitempty,omitzero"`
+	CacheWrite1H string `json:"cache_write_1h,omitempty,omitzero"`
+
+	// Checked The day on which that source had verified it
+	Checked     string `json:"checked,omitempty,omitzero"`
+	ContextOver int64  `json:"context_over,omitempty,omitzero"`
+
+	// EffectiveFrom A day (UTC) or a time from which it holds; absent: since ever
+	//
+	// Examples: 2026-09-01
+	EffectiveFrom string `json:"effective_from,omitempty,omitzero"`
+	ImageInput    string `json:"image_input,omitempty,omitzero"`
+
+	// Input Dollars for a million tokens
+	Input  string `json:"input,omitempty,omitzero"`
+	Note   string `json:"note,omitempty,omitzero"`
+	Output string `json:"output,omitempty,omitzero"`
+
+	// PerCall Dollars for each answered request, besides its tokens
+	PerCall string `json:"per_call,omitempty,omitzero"`
+
+	// Provider Who has this price; absent: whoever serves the model
+	Provider  string `json:"provider,omitempty,omitzero"`
+	Reasoning string `json:"reasoning,omitempty,omitzero"`
+
+	// Source Where it was read; `api` if not given
+	Source string `json:"source,omitempty,omitzero"`
+}
+
 // Problem RFC 9457
 type Problem struct {
 	// Actions Of a conflict: what can be done with it
 	Actions []string `json:"actions,omitempty,omitzero"`
+
+	// Budget Of budget_exhausted
+	Budget BudgetRefusal `json:"budget,omitempty,omitzero"`
 
 	// Code Stable
 	Code   string  `json:"code"`
@@ -304,6 +1048,18 @@ type Progress struct {
 	Total   int `json:"total"`
 }
 
+// Projection defines model for Projection.
+type Projection struct {
+	CallsPerDay int64  `json:"calls_per_day"`
+	Cost        Money  `json:"cost"`
+	CostPerCall Money  `json:"cost_per_call"`
+	Days        int    `json:"days"`
+	Formula     string `json:"formula"`
+
+	// Simulated There are only simulated calls to go by
+	Simulated bool `json:"simulated"`
+}
+
 // Provenance defines model for Provenance.
 type Provenance struct {
 	Agent         string `json:"agent,omitempty,omitzero"`
@@ -321,16 +1077,148 @@ type Provenance struct {
 	Step      string `json:"step"`
 }
 
+// Rates US dollars for a million tokens
+type Rates struct {
+	CacheRead    string `json:"cache_read"`
+	CacheWrite   string `json:"cache_write"`
+	CacheWrite1H string `json:"cache_write_1h"`
+	Input        string `json:"input"`
+	Output       string `json:"output"`
+	Reasoning    string `json:"reasoning"`
+}
+
 // ResumeRequest defines model for ResumeRequest.
 type ResumeRequest struct {
-	Reason string `json:"reason,omitempty,omitzero"`
+	// Budget A limit in money, in tokens, or both
+	Budget RunBudgetRequest `json:"budget,omitempty,omitzero"`
+	Reason string           `json:"reason,omitempty,omitzero"`
 
 	// Set Outputs given by hand: `{"steps.<path>.output": value}`
 	Set map[string]json.RawMessage `json:"set,omitempty,omitzero"`
 }
 
+// RouteCandidate defines model for RouteCandidate.
+type RouteCandidate struct {
+	// Accepted It can answer this
+	Accepted bool `json:"accepted"`
+
+	// Breaker Where its breaker stands
+	Breaker      string `json:"breaker,omitempty,omitzero"`
+	CostExpected Money  `json:"cost_expected,omitempty,omitzero"`
+	CostHigh     Money  `json:"cost_high,omitempty,omitzero"`
+	CostLow      Money  `json:"cost_low,omitempty,omitzero"`
+	FirstTokenMs int64  `json:"first_token_ms,omitempty,omitzero"`
+	Model        string `json:"model"`
+
+	// Provider Who serves it; absent: nobody
+	Provider string `json:"provider,omitempty,omitzero"`
+
+	// Rank Its place in the chain, from 1; absent: not in it
+	Rank int `json:"rank,omitempty,omitzero"`
+
+	// Reasons Why it was refused, or stands where it stands
+	Reasons []string `json:"reasons"`
+
+	// Score The smaller, the better; of balanced picks
+	Score     float64 `json:"score,omitempty,omitzero"`
+	Simulated bool    `json:"simulated,omitempty,omitzero"`
+	Speed     string  `json:"speed,omitempty,omitzero"`
+
+	// Subscription The flat plan that pays for it
+	Subscription string `json:"subscription,omitempty,omitzero"`
+	Tier         int    `json:"tier,omitempty,omitzero"`
+
+	// Unpriced What it costs is not known
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+}
+
+// RouteExplanation defines model for RouteExplanation.
+type RouteExplanation struct {
+	// AsksFirst The rule has a model name the task class first: its chain. The rest is as if it had named what the scores say
+	AsksFirst []string `json:"asks_first,omitempty,omitzero"`
+
+	// By What decided: explicit, budget, rule or default; empty: nothing could, see `error`
+	By string `json:"by"`
+
+	// Candidates Those of the chain first, in its order
+	Candidates []RouteCandidate `json:"candidates"`
+
+	// Chain The models that would be asked, in order
+	Chain []string `json:"chain"`
+
+	// Class The task class, as it was given or worked out
+	Class string `json:"class,omitempty,omitzero"`
+
+	// CostHigh The dearest model of the chain gives the longest answer
+	CostHigh Money `json:"cost_high"`
+
+	// CostLow The first model answers at once, and briefly
+	CostLow Money `json:"cost_low"`
+
+	// Error Why nobody would be asked
+	Error string `json:"error,omitempty,omitzero"`
+
+	// InputTokens As given, or counted in the text
+	InputTokens int64 `json:"input_tokens"`
+	MaxTokens   int   `json:"max_tokens"`
+
+	// Passed Rules that matched, but that nobody could meet
+	Passed []PassedRule `json:"passed,omitempty,omitzero"`
+
+	// Rule The first that matched and could be met
+	Rule string `json:"rule,omitempty,omitzero"`
+
+	// Scores Of `auto`, the best first
+	Scores []ClassScore `json:"scores,omitempty,omitzero"`
+
+	// Unpriced What a model of the chain costs is not known: cost_high is not the end of it
+	Unpriced bool `json:"unpriced,omitempty,omitzero"`
+
+	// Why Of the rule, in words
+	Why string `json:"why,omitempty,omitzero"`
+}
+
+// RouteQuestion defines model for RouteQuestion.
+type RouteQuestion struct {
+	Agent ScopeName `json:"agent,omitempty,omitzero"`
+
+	// AtMost What is left in a budget; absent: enough
+	//
+	// Examples: 12.50
+	AtMost      Dollars `json:"at_most,omitempty,omitzero"`
+	CallsPerDay int64   `json:"calls_per_day,omitempty,omitzero"`
+
+	// Chain A chain that every workflow can name
+	Chain string `json:"chain,omitempty,omitzero"`
+
+	// InputTokens How long the prompt is
+	InputTokens int64  `json:"input_tokens,omitempty,omitzero"`
+	Labels      Labels `json:"labels,omitempty,omitzero"`
+
+	// MaxTokens How long the answer may be; 0: the service's default
+	MaxTokens int                  `json:"max_tokens,omitempty,omitzero"`
+	Mode      Mode                 `json:"mode,omitempty,omitzero"`
+	Models    []ModelName          `json:"models,omitempty,omitzero"`
+	Needs     []RouteQuestionNeeds `json:"needs,omitempty,omitzero"`
+
+	// Route A task class, or `auto`
+	Route  string `json:"route,omitempty,omitzero"`
+	Stakes Stakes `json:"stakes,omitempty,omitzero"`
+
+	// Text Of the question: for rules that look for words, and for `auto`
+	Text string `json:"text,omitempty,omitzero"`
+
+	// Workflow Examples: qc_deliverable
+	Workflow WorkflowName `json:"workflow,omitempty,omitzero"`
+}
+
+// RouteQuestionNeeds defines model for RouteQuestion.Needs.
+type RouteQuestionNeeds string
+
 // Run defines model for Run.
 type Run struct {
+	// Budget While it has not ended, where it has one of its own; later it is with its cost
+	Budget    RunBudget `json:"budget,omitempty,omitzero"`
 	Cost      Cost      `json:"cost"`
 	CreatedAt time.Time `json:"created_at"`
 	EndedAt   time.Time `json:"ended_at,omitempty,omitzero"`
@@ -361,6 +1249,9 @@ type Run struct {
 	// Provenance With `include=provenance`: who made what
 	Provenance []Provenance `json:"provenance,omitempty,omitzero"`
 
+	// Savings Where models were called
+	Savings Savings `json:"savings,omitempty,omitzero"`
+
 	// Simulated Simulated models took part
 	Simulated bool `json:"simulated,omitempty,omitzero"`
 
@@ -376,8 +1267,11 @@ type Run struct {
 	Usage      Usage        `json:"usage"`
 
 	// Version Of the published workflow; absent: submitted inline
-	Version  int32  `json:"version,omitempty,omitzero"`
-	Workflow string `json:"workflow"`
+	Version int32 `json:"version,omitempty,omitzero"`
+
+	// WaitingFor Where it waits
+	WaitingFor Waiting `json:"waiting_for,omitempty,omitzero"`
+	Workflow   string  `json:"workflow"`
 }
 
 // RunAccepted defines model for RunAccepted.
@@ -390,6 +1284,57 @@ type RunAccepted struct {
 	Status RunStatus `json:"status"`
 }
 
+// RunBudget What the run may spend, and has
+type RunBudget struct {
+	// Limit A limit, or an amount under one; what is not limited is absent
+	Limit BudgetAmount `json:"limit"`
+
+	// Spent A limit, or an amount under one; what is not limited is absent
+	Spent BudgetAmount `json:"spent"`
+
+	// Warned The share at which it warns has been passed
+	Warned bool `json:"warned"`
+}
+
+// RunBudgetRequest A limit in money, in tokens, or both
+type RunBudgetRequest struct {
+	Tokens int64 `json:"tokens,omitempty,omitzero"`
+
+	// USD US dollars as a decimal, at most nine places
+	//
+	// Examples: 12.50
+	USD Dollars `json:"usd,omitempty,omitzero"`
+}
+
+// RunCost defines model for RunCost.
+type RunCost struct {
+	// Budget What the run may spend, and has
+	Budget    RunBudget `json:"budget,omitempty,omitzero"`
+	ByAttempt []CostSum `json:"by_attempt"`
+	ByModel   []CostSum `json:"by_model"`
+	ByStep    []CostSum `json:"by_step"`
+
+	// ID A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID    RunID      `json:"id"`
+	Lines []CostLine `json:"lines"`
+
+	// LinesLeftOut How many more there are
+	LinesLeftOut int `json:"lines_left_out,omitempty,omitzero"`
+
+	// Reserved Set aside for calls at work; absent: nothing, or no budget applies
+	Reserved BudgetAmount `json:"reserved,omitempty,omitzero"`
+
+	// Simulated Simulated models took part: their cost is what the real ones would have cost
+	Simulated bool      `json:"simulated"`
+	Status    RunStatus `json:"status"`
+
+	// Totals A sum, with what it is of
+	Totals   CostSum `json:"totals"`
+	Workflow string  `json:"workflow"`
+}
+
 // RunID A run; sortable by time of submission
 //
 // Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
@@ -399,6 +1344,7 @@ type RunID = string
 type RunLinks struct {
 	// Cancel There while the run can be cancelled
 	Cancel string `json:"cancel,omitempty,omitzero"`
+	Cost   string `json:"cost,omitempty,omitzero"`
 	Events string `json:"events"`
 
 	// Resume There while the run can be resumed
@@ -415,6 +1361,9 @@ type RunPage struct {
 
 // RunRequest defines model for RunRequest.
 type RunRequest struct {
+	// Budget A limit in money, in tokens, or both
+	Budget RunBudgetRequest `json:"budget,omitempty,omitzero"`
+
 	// Definition A definition of the run's own, as JSON or as a string of YAML
 	Definition json.RawMessage `json:"definition,omitempty,omitzero"`
 
@@ -463,6 +1412,90 @@ type RunSummary struct {
 	// Version Of the published workflow; absent: submitted inline
 	Version  int32  `json:"version,omitempty,omitzero"`
 	Workflow string `json:"workflow"`
+}
+
+// Savings Against the baseline
+type Savings struct {
+	Baseline   Money `json:"baseline"`
+	CacheSaved Money `json:"cache_saved"`
+	Cost       Money `json:"cost"`
+
+	// Formula How it is worked out; stands with totals
+	Formula string `json:"formula,omitempty,omitzero"`
+
+	// Percent saved / baseline x 100, one place; absent: there is no baseline
+	Percent      *float64 `json:"percent,omitempty"`
+	RoutingSaved Money    `json:"routing_saved"`
+	Saved        Money    `json:"saved"`
+}
+
+// ScopeName defines model for ScopeName.
+type ScopeName = string
+
+// Spend defines model for Spend.
+type Spend struct {
+	Data []SpendGroup `json:"data"`
+
+	// From The first hour taken
+	From time.Time `json:"from"`
+
+	// GroupBy The keys of each row, in order
+	GroupBy    []string    `json:"group_by"`
+	Projection Projection  `json:"projection,omitempty,omitzero"`
+	Simulated  SpendTotals `json:"simulated,omitempty,omitzero"`
+
+	// To The end of the last one
+	To     time.Time   `json:"to"`
+	Totals SpendTotals `json:"totals"`
+}
+
+// SpendGroup defines model for SpendGroup.
+type SpendGroup struct {
+	Baseline           Money             `json:"baseline"`
+	CacheSaved         Money             `json:"cache_saved"`
+	Calls              int64             `json:"calls"`
+	Cost               Money             `json:"cost"`
+	CostPerFinishedRun Money             `json:"cost_per_finished_run,omitempty,omitzero"`
+	Keys               map[string]string `json:"keys"`
+
+	// RunsFinished Where the row is of whole runs
+	RunsFinished  int64 `json:"runs_finished,omitempty,omitzero"`
+	RunsSucceeded int64 `json:"runs_succeeded,omitempty,omitzero"`
+	Saved         Money `json:"saved"`
+
+	// SharePercent Of the cost of all real calls, or of all simulated ones
+	SharePercent *float64 `json:"share_percent,omitempty"`
+	Simulated    bool     `json:"simulated"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens        Tokens `json:"tokens"`
+	UnpricedCalls int64  `json:"unpriced_calls"`
+}
+
+// SpendTotals defines model for SpendTotals.
+type SpendTotals struct {
+	Calls int64 `json:"calls"`
+
+	// CostPerFinishedRun total / runs_finished; absent: none
+	CostPerFinishedRun Money `json:"cost_per_finished_run,omitempty,omitzero"`
+	Fixed              Money `json:"fixed,omitempty,omitzero"`
+
+	// RunsFinished Succeeded, failed or cancelled in the window
+	RunsFinished  int64 `json:"runs_finished,omitempty,omitzero"`
+	RunsSucceeded int64 `json:"runs_succeeded,omitempty,omitzero"`
+
+	// Savings Against the baseline
+	Savings       Savings             `json:"savings"`
+	Subscriptions []SubscriptionShare `json:"subscriptions,omitempty,omitzero"`
+	Tiers         []TierShare         `json:"tiers"`
+
+	// Tokens Disjoint types; their sum is all that was processed
+	Tokens Tokens `json:"tokens"`
+	Total  Money  `json:"total"`
+
+	// Unpriced Models whose price was not known: their calls are in no amount
+	Unpriced []UnpricedModel `json:"unpriced"`
+	Variable Money           `json:"variable"`
 }
 
 // Stakes defines model for Stakes.
@@ -528,6 +1561,65 @@ type StepPage struct {
 // StepStatus defines model for StepStatus.
 type StepStatus string
 
+// Subscription defines model for Subscription.
+type Subscription struct {
+	From    time.Time `json:"from"`
+	Monthly Money     `json:"monthly"`
+	Name    string    `json:"name"`
+	Until   time.Time `json:"until,omitempty,omitzero"`
+}
+
+// SubscriptionPage defines model for SubscriptionPage.
+type SubscriptionPage struct {
+	Data []Subscription `json:"data"`
+}
+
+// SubscriptionRequest defines model for SubscriptionRequest.
+type SubscriptionRequest struct {
+	// From The beginning of this month (UTC) if not given
+	From *time.Time `json:"from,omitempty"`
+
+	// Monthly US dollars as a decimal, at most nine places
+	//
+	// Examples: 12.50
+	Monthly Dollars `json:"monthly"`
+
+	// Until Absent: it goes on
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// SubscriptionShare defines model for SubscriptionShare.
+type SubscriptionShare struct {
+	Cost Money `json:"cost"`
+
+	// Days Of the window in which it held
+	Days float64 `json:"days"`
+	Name string  `json:"name"`
+}
+
+// Tier US dollars for a million tokens
+type Tier struct {
+	CacheRead    string `json:"cache_read"`
+	CacheWrite   string `json:"cache_write"`
+	CacheWrite1H string `json:"cache_write_1h"`
+	ContextOver  int64  `json:"context_over"`
+	Input        string `json:"input"`
+	Output       string `json:"output"`
+	Reasoning    string `json:"reasoning"`
+}
+
+// TierShare defines model for TierShare.
+type TierShare struct {
+	Calls int64 `json:"calls"`
+	Cost  Money `json:"cost"`
+
+	// SharePercent Of the calls
+	SharePercent float64 `json:"share_percent"`
+
+	// Tier From 1, the cheapest; 0: models that are not in the roster
+	Tier int `json:"tier"`
+}
+
 // Tokens Disjoint types; their sum is all that was processed
 type Tokens struct {
 	CacheRead  int64 `json:"cache_read"`
@@ -535,6 +1627,21 @@ type Tokens struct {
 	Input      int64 `json:"input"`
 	Output     int64 `json:"output"`
 	Reasoning  int64 `json:"reasoning"`
+}
+
+// TokensApart Of the tokens, those that are priced apart
+type TokensApart struct {
+	AudioInput   int64 `json:"audio_input,omitempty,omitzero"`
+	AudioOutput  int64 `json:"audio_output,omitempty,omitzero"`
+	CacheWrite1H int64 `json:"cache_write_1h,omitempty,omitzero"`
+	ImageInput   int64 `json:"image_input,omitempty,omitzero"`
+}
+
+// UnpricedModel defines model for UnpricedModel.
+type UnpricedModel struct {
+	Calls    int64  `json:"calls"`
+	Model    string `json:"model"`
+	Provider string `json:"provider"`
 }
 
 // Unresolved defines model for Unresolved.
@@ -563,6 +1670,19 @@ type Validation struct {
 	// Steps How many, those inside containers included
 	Steps int  `json:"steps"`
 	Valid bool `json:"valid"`
+}
+
+// Waiting What the run waits for
+type Waiting struct {
+	// Kind Examples: budget, retry
+	Kind string `json:"kind"`
+
+	// Sentence For a person
+	Sentence string `json:"sentence"`
+	Step     string `json:"step,omitempty,omitzero"`
+
+	// Until When it looks again by itself
+	Until time.Time `json:"until,omitempty,omitzero"`
 }
 
 // Workflow defines model for Workflow.
@@ -607,6 +1727,9 @@ type WorkflowSummary struct {
 	Version int32        `json:"version"`
 }
 
+// BudgetName defines model for BudgetName.
+type BudgetName = string
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -646,8 +1769,56 @@ type PreconditionRequired = Problem
 // Unavailable RFC 9457
 type Unavailable = Problem
 
+// BreakerName defines model for BreakerName.
+type BreakerName = BreakerRequest
+
 // Definition defines model for Definition.
 type Definition = DefinitionRequest
+
+// HoldBreakerParams defines parameters for HoldBreaker.
+type HoldBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ReleaseBreakerParams defines parameters for ReleaseBreaker.
+type ReleaseBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ResetBreakerParams defines parameters for ResetBreaker.
+type ResetBreakerParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListBudgetsParams defines parameters for ListBudgets.
+type ListBudgetsParams struct {
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// DeletePricesParams defines parameters for DeletePrices.
+type DeletePricesParams struct {
+	// Model The model whose rows are deleted, as it was put
+	Model string `form:"model" json:"model"`
+}
+
+// ListPricesParams defines parameters for ListPrices.
+type ListPricesParams struct {
+	// Model Only rows of this model
+	Model *ModelName `form:"model,omitempty" json:"model,omitempty"`
+}
+
+// ExplainRouteParams defines parameters for ExplainRoute.
+type ExplainRouteParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
 
 // ListRunsParams defines parameters for ListRuns.
 type ListRunsParams struct {
@@ -710,6 +1881,42 @@ type ResumeRunParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// GetSpendParams defines parameters for GetSpend.
+type GetSpendParams struct {
+	// GroupBy What to divide by, in this order: workflow, agent, provider, model, label:<name>
+	GroupBy *[]string `form:"group_by,omitempty" json:"group_by,omitempty"`
+
+	// Interval Divide by time, too
+	Interval *GetSpendParamsInterval `form:"interval,omitempty" json:"interval,omitempty"`
+
+	// From Not before; 30 days before `to` if not given
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
+
+	// To Before; now if not given
+	To *time.Time `form:"to,omitempty" json:"to,omitempty"`
+
+	// Workflow Only of this workflow
+	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
+
+	// Agent Only of this agent
+	Agent *ScopeName `form:"agent,omitempty" json:"agent,omitempty"`
+
+	// Provider Only of this provider
+	Provider *ScopeName `form:"provider,omitempty" json:"provider,omitempty"`
+
+	// Model Only of this model
+	Model *ModelName `form:"model,omitempty" json:"model,omitempty"`
+
+	// Simulated Only simulated calls, or only real ones
+	Simulated *bool `form:"simulated,omitempty" json:"simulated,omitempty"`
+
+	// PerDay Calls a day to project to a month
+	PerDay *int64 `form:"per_day,omitempty" json:"per_day,omitempty"`
+}
+
+// GetSpendParamsInterval defines parameters for GetSpend.
+type GetSpendParamsInterval string
+
 // ListWorkflowsParams defines parameters for ListWorkflows.
 type ListWorkflowsParams struct {
 	// Cursor `next_cursor` of the page before
@@ -755,6 +1962,24 @@ type ValidateWorkflowParams struct {
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
+// HoldBreakerJSONRequestBody defines body for HoldBreaker for application/json ContentType.
+type HoldBreakerJSONRequestBody = BreakerRequest
+
+// ReleaseBreakerJSONRequestBody defines body for ReleaseBreaker for application/json ContentType.
+type ReleaseBreakerJSONRequestBody = BreakerRequest
+
+// ResetBreakerJSONRequestBody defines body for ResetBreaker for application/json ContentType.
+type ResetBreakerJSONRequestBody = BreakerRequest
+
+// PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
+type PutBudgetJSONRequestBody = BudgetRequest
+
+// PutPricesJSONRequestBody defines body for PutPrices for application/json ContentType.
+type PutPricesJSONRequestBody = PriceRequest
+
+// ExplainRouteJSONRequestBody defines body for ExplainRoute for application/json ContentType.
+type ExplainRouteJSONRequestBody = RouteQuestion
+
 // SubmitRunJSONRequestBody defines body for SubmitRun for application/json ContentType.
 type SubmitRunJSONRequestBody = RunRequest
 
@@ -763,6 +1988,9 @@ type CancelRunJSONRequestBody = CancelRequest
 
 // ResumeRunJSONRequestBody defines body for ResumeRun for application/json ContentType.
 type ResumeRunJSONRequestBody = ResumeRequest
+
+// PutSubscriptionJSONRequestBody defines body for PutSubscription for application/json ContentType.
+type PutSubscriptionJSONRequestBody = SubscriptionRequest
 
 // PublishWorkflowJSONRequestBody defines body for PublishWorkflow for application/json ContentType.
 type PublishWorkflowJSONRequestBody = DefinitionRequest
@@ -847,6 +2075,173 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListBreakers List the circuit breakers of this node
+	//
+	// One for each model that was called, by `provider/model`. An open one lets nobody through until `until`; then one probe.
+	// What providers ask us to wait for (`throttled_until`) and what a person must mend (`disabled_until`: key, quota, name)
+	// stand beside. Those that open are told to the other nodes.
+	//
+	// Corresponds with GET /v1/breakers (the `ListBreakers` operationId).
+	ListBreakers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldBreakerWithBody Open a breaker and keep it open
+	//
+	// Nobody is sent to the model until it is released or reset, whatever it does.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+	HoldBreakerWithBody(ctx context.Context, params *HoldBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// HoldBreaker Open a breaker and keep it open
+	//
+	// Nobody is sent to the model until it is released or reset, whatever it does.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+	HoldBreaker(ctx context.Context, params *HoldBreakerParams, body HoldBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseBreakerWithBody Let a breaker that was held go by itself again
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+	ReleaseBreakerWithBody(ctx context.Context, params *ReleaseBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseBreaker Let a breaker that was held go by itself again
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+	ReleaseBreaker(ctx context.Context, params *ReleaseBreakerParams, body ReleaseBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetBreakerWithBody Close a breaker and forget what it knew
+	//
+	// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+	ResetBreakerWithBody(ctx context.Context, params *ResetBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResetBreaker Close a breaker and forget what it knew
+	//
+	// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+	ResetBreaker(ctx context.Context, params *ResetBreakerParams, body ResetBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListBudgets List the budgets with where they stand, by name
+	//
+	// Corresponds with GET /v1/budgets (the `ListBudgets` operationId).
+	ListBudgets(ctx context.Context, params *ListBudgetsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteBudget Delete a budget
+	//
+	// Nothing is limited by it any more; runs that waited for it go on. What was spent stays in the spend.
+	//
+	// Corresponds with DELETE /v1/budgets/{name} (the `DeleteBudget` operationId).
+	DeleteBudget(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBudget Show a budget and where it stands
+	//
+	// Corresponds with GET /v1/budgets/{name} (the `GetBudget` operationId).
+	GetBudget(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutBudgetWithBody Create a budget, or change it
+	//
+	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+	PutBudgetWithBody(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutBudget Create a budget, or change it
+	//
+	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+	PutBudget(ctx context.Context, name BudgetName, body PutBudgetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListChains List the chains that every workflow can name
+	//
+	// Corresponds with GET /v1/chains (the `ListChains` operationId).
+	ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListModels List what can be asked, in OpenAI's shape
+	//
+	// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
+	// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
+	// versions of the first 200 published workflows. `created` is 0 where no date is known.
+	//
+	// Corresponds with GET /v1/models (the `ListModels` operationId).
+	ListModels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeletePrices Take one model's own prices back
+	//
+	// What the configuration or the built-in table says of the model holds again.
+	//
+	// Corresponds with DELETE /v1/prices (the `DeletePrices` operationId).
+	DeletePrices(ctx context.Context, params *DeletePricesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListPrices List the price rows that are known, with source and date
+	//
+	// A price is a list of rows by the day from which they hold; the row that held when a request began prices it. Rows that
+	// came through this operation go before those of the configuration, and these before the built-in ones.
+	//
+	// Corresponds with GET /v1/prices (the `ListPrices` operationId).
+	ListPrices(ctx context.Context, params *ListPricesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutPricesWithBody Replace one model's own prices
+	//
+	// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+	// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+	PutPricesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutPrices Replace one model's own prices
+	//
+	// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+	// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+	PutPrices(ctx context.Context, body PutPricesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExplainRouteWithBody Say which models a call would go to, in which order, why, and at what price
+	//
+	// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+	// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+	ExplainRouteWithBody(ctx context.Context, params *ExplainRouteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ExplainRoute Say which models a call would go to, in which order, why, and at what price
+	//
+	// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+	// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+	ExplainRoute(ctx context.Context, params *ExplainRouteParams, body ExplainRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListRuns List runs, newest first
 	//
 	// Corresponds with GET /v1/runs (the `ListRuns` operationId).
@@ -855,7 +2250,8 @@ type ClientInterface interface {
 	// SubmitRunWithBody Start a run
 	//
 	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-	// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 	//
 	// Takes any type of body and a specified content type.
@@ -866,7 +2262,8 @@ type ClientInterface interface {
 	// SubmitRun Start a run
 	//
 	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-	// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 	//
 	// Takes a body of the `application/json` content type.
@@ -899,6 +2296,16 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/runs/{id}/cancel (the `CancelRun` operationId).
 	CancelRun(ctx context.Context, id RunID, params *CancelRunParams, body CancelRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetRunCost Show what a run cost, call by call
+	//
+	// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
+	// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
+	// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
+	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+	//
+	// Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
+	GetRunCost(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListEvents Read or follow a run's log
 	//
 	// With `Accept: text/event-stream`: the log after `after` (or `Last-Event-ID`), then what is added, one message per
@@ -909,20 +2316,26 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/runs/{id}/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, id RunID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeRunWithBody Let a failed run go on from its last checkpoints
+	// ResumeRunWithBody Let a run go on from its last checkpoints
 	//
 	// Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 	// an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+	//
+	// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+	// one, a run that waits for a budget looks again at once whether there is money.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/runs/{id}/resume (the `ResumeRun` operationId).
 	ResumeRunWithBody(ctx context.Context, id RunID, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// ResumeRun Let a failed run go on from its last checkpoints
+	// ResumeRun Let a run go on from its last checkpoints
 	//
 	// Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 	// an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+	//
+	// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+	// one, a run that waits for a budget looks again at once whether there is money.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -938,6 +2351,62 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
 	GetStep(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSpend Add up what was spent, and what was saved
+	//
+	// Spend is kept by the hour: `from` is rounded down and `to` up to whole hours, and the answer says which were taken.
+	// Real money and simulated calls are never added together: rows say which they are, `totals` are of real calls alone,
+	// `simulated` has the sums of the others.
+	//
+	// `fixed` is the share of flat subscriptions that falls into the window, by the day (a month has 30.4375 days); `variable`
+	// is what calls cost; `total` is both. `savings.saved` = baseline − variable cost, where the baseline is what the same
+	// tokens of answered calls would have cost on the baseline model without caching. Calls whose price is not known are
+	// not in any amount: they are counted and named in `unpriced`. With a filter there is no `fixed`: a plan is not divided.
+	//
+	// Only runs carry labels: with one, rows are of the runs submitted in the window, whenever they spent it, and a run in
+	// which a simulated model took part is simulated as a whole.
+	//
+	// With `per_day`, `projection` is the mean cost of a call in the window × calls a day × 30.
+	//
+	// Corresponds with GET /v1/spend (the `GetSpend` operationId).
+	GetSpend(ctx context.Context, params *GetSpendParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSubscriptions List the flat plans, by name
+	//
+	// Corresponds with GET /v1/subscriptions (the `ListSubscriptions` operationId).
+	ListSubscriptions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSubscription Delete a flat plan
+	//
+	// Also from the spend of the past; to end it, set `until` instead.
+	//
+	// Corresponds with DELETE /v1/subscriptions/{name} (the `DeleteSubscription` operationId).
+	DeleteSubscription(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSubscription Show a flat plan
+	//
+	// Corresponds with GET /v1/subscriptions/{name} (the `GetSubscription` operationId).
+	GetSubscription(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutSubscriptionWithBody Say what a flat plan costs
+	//
+	// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+	// price is in the spend's `fixed`, by the day, from `from` until `until`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+	PutSubscriptionWithBody(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutSubscription Say what a flat plan costs
+	//
+	// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+	// price is in the spend's `fixed`, by the day, from `from` until `until`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+	PutSubscription(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListWorkflows List the newest version of every workflow, by name
 	//
@@ -1022,6 +2491,373 @@ type ClientInterface interface {
 	ValidateWorkflow(ctx context.Context, params *ValidateWorkflowParams, body ValidateWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// ListBreakers List the circuit breakers of this node
+//
+// One for each model that was called, by `provider/model`. An open one lets nobody through until `until`; then one probe.
+// What providers ask us to wait for (`throttled_until`) and what a person must mend (`disabled_until`: key, quota, name)
+// stand beside. Those that open are told to the other nodes.
+//
+// Corresponds with GET /v1/breakers (the `ListBreakers` operationId).
+func (c *Raw) ListBreakers(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBreakersRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldBreakerWithBody Open a breaker and keep it open
+//
+// Nobody is sent to the model until it is released or reset, whatever it does.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+func (c *Raw) HoldBreakerWithBody(ctx context.Context, params *HoldBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldBreakerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// HoldBreaker Open a breaker and keep it open
+//
+// Nobody is sent to the model until it is released or reset, whatever it does.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+func (c *Raw) HoldBreaker(ctx context.Context, params *HoldBreakerParams, body HoldBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHoldBreakerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseBreakerWithBody Let a breaker that was held go by itself again
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+func (c *Raw) ReleaseBreakerWithBody(ctx context.Context, params *ReleaseBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseBreakerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseBreaker Let a breaker that was held go by itself again
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+func (c *Raw) ReleaseBreaker(ctx context.Context, params *ReleaseBreakerParams, body ReleaseBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseBreakerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetBreakerWithBody Close a breaker and forget what it knew
+//
+// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+func (c *Raw) ResetBreakerWithBody(ctx context.Context, params *ResetBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetBreakerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResetBreaker Close a breaker and forget what it knew
+//
+// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+func (c *Raw) ResetBreaker(ctx context.Context, params *ResetBreakerParams, body ResetBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResetBreakerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListBudgets List the budgets with where they stand, by name
+//
+// Corresponds with GET /v1/budgets (the `ListBudgets` operationId).
+func (c *Raw) ListBudgets(ctx context.Context, params *ListBudgetsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListBudgetsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteBudget Delete a budget
+//
+// Nothing is limited by it any more; runs that waited for it go on. What was spent stays in the spend.
+//
+// Corresponds with DELETE /v1/budgets/{name} (the `DeleteBudget` operationId).
+func (c *Raw) DeleteBudget(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteBudgetRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBudget Show a budget and where it stands
+//
+// Corresponds with GET /v1/budgets/{name} (the `GetBudget` operationId).
+func (c *Raw) GetBudget(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBudgetRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutBudgetWithBody Create a budget, or change it
+//
+// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+func (c *Raw) PutBudgetWithBody(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutBudgetRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutBudget Create a budget, or change it
+//
+// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+func (c *Raw) PutBudget(ctx context.Context, name BudgetName, body PutBudgetJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutBudgetRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListChains List the chains that every workflow can name
+//
+// Corresponds with GET /v1/chains (the `ListChains` operationId).
+func (c *Raw) ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListChainsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListModels List what can be asked, in OpenAI's shape
+//
+// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
+// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
+// versions of the first 200 published workflows. `created` is 0 where no date is known.
+//
+// Corresponds with GET /v1/models (the `ListModels` operationId).
+func (c *Raw) ListModels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListModelsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeletePrices Take one model's own prices back
+//
+// What the configuration or the built-in table says of the model holds again.
+//
+// Corresponds with DELETE /v1/prices (the `DeletePrices` operationId).
+func (c *Raw) DeletePrices(ctx context.Context, params *DeletePricesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeletePricesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListPrices List the price rows that are known, with source and date
+//
+// A price is a list of rows by the day from which they hold; the row that held when a request began prices it. Rows that
+// came through this operation go before those of the configuration, and these before the built-in ones.
+//
+// Corresponds with GET /v1/prices (the `ListPrices` operationId).
+func (c *Raw) ListPrices(ctx context.Context, params *ListPricesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPricesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutPricesWithBody Replace one model's own prices
+//
+// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+func (c *Raw) PutPricesWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutPricesRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutPrices Replace one model's own prices
+//
+// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+func (c *Raw) PutPrices(ctx context.Context, body PutPricesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutPricesRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExplainRouteWithBody Say which models a call would go to, in which order, why, and at what price
+//
+// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+func (c *Raw) ExplainRouteWithBody(ctx context.Context, params *ExplainRouteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExplainRouteRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ExplainRoute Say which models a call would go to, in which order, why, and at what price
+//
+// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+func (c *Raw) ExplainRoute(ctx context.Context, params *ExplainRouteParams, body ExplainRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExplainRouteRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListRuns List runs, newest first
 //
 // Corresponds with GET /v1/runs (the `ListRuns` operationId).
@@ -1040,7 +2876,8 @@ func (c *Raw) ListRuns(ctx context.Context, params *ListRunsParams, reqEditors .
 // SubmitRunWithBody Start a run
 //
 // Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 //
 // Takes any type of body and a specified content type.
@@ -1061,7 +2898,8 @@ func (c *Raw) SubmitRunWithBody(ctx context.Context, params *SubmitRunParams, co
 // SubmitRun Start a run
 //
 // Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 //
 // Takes a body of the `application/json` content type.
@@ -1134,6 +2972,26 @@ func (c *Raw) CancelRun(ctx context.Context, id RunID, params *CancelRunParams, 
 	return c.Client.Do(req)
 }
 
+// GetRunCost Show what a run cost, call by call
+//
+// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
+// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
+// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
+// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+//
+// Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
+func (c *Raw) GetRunCost(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRunCostRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListEvents Read or follow a run's log
 //
 // With `Accept: text/event-stream`: the log after `after` (or `Last-Event-ID`), then what is added, one message per
@@ -1154,10 +3012,13 @@ func (c *Raw) ListEvents(ctx context.Context, id RunID, params *ListEventsParams
 	return c.Client.Do(req)
 }
 
-// ResumeRunWithBody Let a failed run go on from its last checkpoints
+// ResumeRunWithBody Let a run go on from its last checkpoints
 //
 // Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 // an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+//
+// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+// one, a run that waits for a budget looks again at once whether there is money.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1174,10 +3035,13 @@ func (c *Raw) ResumeRunWithBody(ctx context.Context, id RunID, params *ResumeRun
 	return c.Client.Do(req)
 }
 
-// ResumeRun Let a failed run go on from its last checkpoints
+// ResumeRun Let a run go on from its last checkpoints
 //
 // Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 // an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+//
+// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+// one, a run that waits for a budget looks again at once whether there is money.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1214,6 +3078,122 @@ func (c *Raw) ListSteps(ctx context.Context, id RunID, reqEditors ...RequestEdit
 // Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
 func (c *Raw) GetStep(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStepRequest(c.Server, id, step)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSpend Add up what was spent, and what was saved
+//
+// Spend is kept by the hour: `from` is rounded down and `to` up to whole hours, and the answer says which were taken.
+// Real money and simulated calls are never added together: rows say which they are, `totals` are of real calls alone,
+// `simulated` has the sums of the others.
+//
+// `fixed` is the share of flat subscriptions that falls into the window, by the day (a month has 30.4375 days); `variable`
+// is what calls cost; `total` is both. `savings.saved` = baseline − variable cost, where the baseline is what the same
+// tokens of answered calls would have cost on the baseline model without caching. Calls whose price is not known are
+// not in any amount: they are counted and named in `unpriced`. With a filter there is no `fixed`: a plan is not divided.
+//
+// Only runs carry labels: with one, rows are of the runs submitted in the window, whenever they spent it, and a run in
+// which a simulated model took part is simulated as a whole.
+//
+// With `per_day`, `projection` is the mean cost of a call in the window × calls a day × 30.
+//
+// Corresponds with GET /v1/spend (the `GetSpend` operationId).
+func (c *Raw) GetSpend(ctx context.Context, params *GetSpendParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSpendRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSubscriptions List the flat plans, by name
+//
+// Corresponds with GET /v1/subscriptions (the `ListSubscriptions` operationId).
+func (c *Raw) ListSubscriptions(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSubscriptionsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSubscription Delete a flat plan
+//
+// Also from the spend of the past; to end it, set `until` instead.
+//
+// Corresponds with DELETE /v1/subscriptions/{name} (the `DeleteSubscription` operationId).
+func (c *Raw) DeleteSubscription(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteSubscriptionRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSubscription Show a flat plan
+//
+// Corresponds with GET /v1/subscriptions/{name} (the `GetSubscription` operationId).
+func (c *Raw) GetSubscription(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSubscriptionRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutSubscriptionWithBody Say what a flat plan costs
+//
+// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+// price is in the spend's `fixed`, by the day, from `from` until `until`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+func (c *Raw) PutSubscriptionWithBody(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutSubscriptionRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutSubscription Say what a flat plan costs
+//
+// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+// price is in the spend's `fixed`, by the day, from `from` until `until`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+func (c *Raw) PutSubscription(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutSubscriptionRequest(c.Server, name, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1404,6 +3384,632 @@ func (c *Raw) ValidateWorkflow(ctx context.Context, params *ValidateWorkflowPara
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewListBreakersRequest constructs an http.Request for the ListBreakers method
+func NewListBreakersRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/breakers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewHoldBreakerRequest calls the generic HoldBreaker builder with application/json body
+func NewHoldBreakerRequest(server string, params *HoldBreakerParams, body HoldBreakerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewHoldBreakerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewHoldBreakerRequestWithBody constructs an http.Request for the HoldBreaker method, with any body, and a specified content type
+func NewHoldBreakerRequestWithBody(server string, params *HoldBreakerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/breakers:hold")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewReleaseBreakerRequest calls the generic ReleaseBreaker builder with application/json body
+func NewReleaseBreakerRequest(server string, params *ReleaseBreakerParams, body ReleaseBreakerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReleaseBreakerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewReleaseBreakerRequestWithBody constructs an http.Request for the ReleaseBreaker method, with any body, and a specified content type
+func NewReleaseBreakerRequestWithBody(server string, params *ReleaseBreakerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/breakers:release")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewResetBreakerRequest calls the generic ResetBreaker builder with application/json body
+func NewResetBreakerRequest(server string, params *ResetBreakerParams, body ResetBreakerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResetBreakerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewResetBreakerRequestWithBody constructs an http.Request for the ResetBreaker method, with any body, and a specified content type
+func NewResetBreakerRequestWithBody(server string, params *ResetBreakerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/breakers:reset")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListBudgetsRequest constructs an http.Request for the ListBudgets method
+func NewListBudgetsRequest(server string, params *ListBudgetsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/budgets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteBudgetRequest constructs an http.Request for the DeleteBudget method
+func NewDeleteBudgetRequest(server string, name BudgetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/budgets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBudgetRequest constructs an http.Request for the GetBudget method
+func NewGetBudgetRequest(server string, name BudgetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/budgets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutBudgetRequest calls the generic PutBudget builder with application/json body
+func NewPutBudgetRequest(server string, name BudgetName, body PutBudgetJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutBudgetRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewPutBudgetRequestWithBody constructs an http.Request for the PutBudget method, with any body, and a specified content type
+func NewPutBudgetRequestWithBody(server string, name BudgetName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/budgets/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListChainsRequest constructs an http.Request for the ListChains method
+func NewListChainsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/chains")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListModelsRequest constructs an http.Request for the ListModels method
+func NewListModelsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/models")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeletePricesRequest constructs an http.Request for the DeletePrices method
+func NewDeletePricesRequest(server string, params *DeletePricesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/prices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "model", params.Model, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListPricesRequest constructs an http.Request for the ListPrices method
+func NewListPricesRequest(server string, params *ListPricesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/prices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Model != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "model", *params.Model, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutPricesRequest calls the generic PutPrices builder with application/json body
+func NewPutPricesRequest(server string, body PutPricesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutPricesRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPutPricesRequestWithBody constructs an http.Request for the PutPrices method, with any body, and a specified content type
+func NewPutPricesRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/prices")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewExplainRouteRequest calls the generic ExplainRoute builder with application/json body
+func NewExplainRouteRequest(server string, params *ExplainRouteParams, body ExplainRouteJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewExplainRouteRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewExplainRouteRequestWithBody constructs an http.Request for the ExplainRoute method, with any body, and a specified content type
+func NewExplainRouteRequestWithBody(server string, params *ExplainRouteParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/routes:explain")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
 }
 
 // NewListRunsRequest constructs an http.Request for the ListRuns method
@@ -1700,6 +4306,40 @@ func NewCancelRunRequestWithBody(server string, id RunID, params *CancelRunParam
 	return req, nil
 }
 
+// NewGetRunCostRequest constructs an http.Request for the GetRunCost method
+func NewGetRunCostRequest(server string, id RunID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/runs/%s/cost", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListEventsRequest constructs an http.Request for the ListEvents method
 func NewListEventsRequest(server string, id RunID, params *ListEventsParams) (*http.Request, error) {
 	var err error
@@ -1933,6 +4573,310 @@ func NewGetStepRequest(server string, id RunID, step string) (*http.Request, err
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewGetSpendRequest constructs an http.Request for the GetSpend method
+func NewGetSpendRequest(server string, params *GetSpendParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/spend")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.GroupBy != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group_by", *params.GroupBy, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "array", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Interval != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "interval", *params.Interval, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.From != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", *params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.To != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "to", *params.To, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Workflow != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "workflow", *params.Workflow, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Agent != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "agent", *params.Agent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Provider != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "provider", *params.Provider, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Model != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "model", *params.Model, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Simulated != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "simulated", *params.Simulated, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PerDay != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "per_day", *params.PerDay, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListSubscriptionsRequest constructs an http.Request for the ListSubscriptions method
+func NewListSubscriptionsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/subscriptions")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewDeleteSubscriptionRequest constructs an http.Request for the DeleteSubscription method
+func NewDeleteSubscriptionRequest(server string, name BudgetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/subscriptions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSubscriptionRequest constructs an http.Request for the GetSubscription method
+func NewGetSubscriptionRequest(server string, name BudgetName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/subscriptions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPutSubscriptionRequest calls the generic PutSubscription builder with application/json body
+func NewPutSubscriptionRequest(server string, name BudgetName, body PutSubscriptionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutSubscriptionRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewPutSubscriptionRequestWithBody constructs an http.Request for the PutSubscription method, with any body, and a specified content type
+func NewPutSubscriptionRequestWithBody(server string, name BudgetName, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/subscriptions/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2397,6 +5341,189 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListBreakersWithResponse List the circuit breakers of this node
+	//
+	// One for each model that was called, by `provider/model`. An open one lets nobody through until `until`; then one probe.
+	// What providers ask us to wait for (`throttled_until`) and what a person must mend (`disabled_until`: key, quota, name)
+	// stand beside. Those that open are told to the other nodes.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/breakers (the `ListBreakers` operationId).
+	ListBreakersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBreakersResponse, error)
+
+	// HoldBreakerWithBodyWithResponse Open a breaker and keep it open
+	//
+	// Nobody is sent to the model until it is released or reset, whatever it does.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+	HoldBreakerWithBodyWithResponse(ctx context.Context, params *HoldBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldBreakerResponse, error)
+
+	// HoldBreakerWithResponse Open a breaker and keep it open
+	//
+	// Nobody is sent to the model until it is released or reset, whatever it does.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+	HoldBreakerWithResponse(ctx context.Context, params *HoldBreakerParams, body HoldBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldBreakerResponse, error)
+
+	// ReleaseBreakerWithBodyWithResponse Let a breaker that was held go by itself again
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+	ReleaseBreakerWithBodyWithResponse(ctx context.Context, params *ReleaseBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseBreakerResponse, error)
+
+	// ReleaseBreakerWithResponse Let a breaker that was held go by itself again
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+	ReleaseBreakerWithResponse(ctx context.Context, params *ReleaseBreakerParams, body ReleaseBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseBreakerResponse, error)
+
+	// ResetBreakerWithBodyWithResponse Close a breaker and forget what it knew
+	//
+	// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+	ResetBreakerWithBodyWithResponse(ctx context.Context, params *ResetBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetBreakerResponse, error)
+
+	// ResetBreakerWithResponse Close a breaker and forget what it knew
+	//
+	// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+	ResetBreakerWithResponse(ctx context.Context, params *ResetBreakerParams, body ResetBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetBreakerResponse, error)
+
+	// ListBudgetsWithResponse List the budgets with where they stand, by name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/budgets (the `ListBudgets` operationId).
+	ListBudgetsWithResponse(ctx context.Context, params *ListBudgetsParams, reqEditors ...RequestEditorFn) (*ListBudgetsResponse, error)
+
+	// DeleteBudgetWithResponse Delete a budget
+	//
+	// Nothing is limited by it any more; runs that waited for it go on. What was spent stays in the spend.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/budgets/{name} (the `DeleteBudget` operationId).
+	DeleteBudgetWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*DeleteBudgetResponse, error)
+
+	// GetBudgetWithResponse Show a budget and where it stands
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/budgets/{name} (the `GetBudget` operationId).
+	GetBudgetWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*GetBudgetResponse, error)
+
+	// PutBudgetWithBodyWithResponse Create a budget, or change it
+	//
+	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+	PutBudgetWithBodyWithResponse(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutBudgetResponse, error)
+
+	// PutBudgetWithResponse Create a budget, or change it
+	//
+	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+	PutBudgetWithResponse(ctx context.Context, name BudgetName, body PutBudgetJSONRequestBody, reqEditors ...RequestEditorFn) (*PutBudgetResponse, error)
+
+	// ListChainsWithResponse List the chains that every workflow can name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/chains (the `ListChains` operationId).
+	ListChainsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListChainsResponse, error)
+
+	// ListModelsWithResponse List what can be asked, in OpenAI's shape
+	//
+	// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
+	// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
+	// versions of the first 200 published workflows. `created` is 0 where no date is known.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/models (the `ListModels` operationId).
+	ListModelsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListModelsResponse, error)
+
+	// DeletePricesWithResponse Take one model's own prices back
+	//
+	// What the configuration or the built-in table says of the model holds again.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/prices (the `DeletePrices` operationId).
+	DeletePricesWithResponse(ctx context.Context, params *DeletePricesParams, reqEditors ...RequestEditorFn) (*DeletePricesResponse, error)
+
+	// ListPricesWithResponse List the price rows that are known, with source and date
+	//
+	// A price is a list of rows by the day from which they hold; the row that held when a request began prices it. Rows that
+	// came through this operation go before those of the configuration, and these before the built-in ones.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/prices (the `ListPrices` operationId).
+	ListPricesWithResponse(ctx context.Context, params *ListPricesParams, reqEditors ...RequestEditorFn) (*ListPricesResponse, error)
+
+	// PutPricesWithBodyWithResponse Replace one model's own prices
+	//
+	// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+	// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+	PutPricesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutPricesResponse, error)
+
+	// PutPricesWithResponse Replace one model's own prices
+	//
+	// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+	// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+	PutPricesWithResponse(ctx context.Context, body PutPricesJSONRequestBody, reqEditors ...RequestEditorFn) (*PutPricesResponse, error)
+
+	// ExplainRouteWithBodyWithResponse Say which models a call would go to, in which order, why, and at what price
+	//
+	// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+	// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+	ExplainRouteWithBodyWithResponse(ctx context.Context, params *ExplainRouteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExplainRouteResponse, error)
+
+	// ExplainRouteWithResponse Say which models a call would go to, in which order, why, and at what price
+	//
+	// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+	// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+	ExplainRouteWithResponse(ctx context.Context, params *ExplainRouteParams, body ExplainRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*ExplainRouteResponse, error)
+
 	// ListRunsWithResponse List runs, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -2407,7 +5534,8 @@ type ClientWithResponsesInterface interface {
 	// SubmitRunWithBodyWithResponse Start a run
 	//
 	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-	// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2418,7 +5546,8 @@ type ClientWithResponsesInterface interface {
 	// SubmitRunWithResponse Start a run
 	//
 	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-	// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -2453,6 +5582,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/runs/{id}/cancel (the `CancelRun` operationId).
 	CancelRunWithResponse(ctx context.Context, id RunID, params *CancelRunParams, body CancelRunJSONRequestBody, reqEditors ...RequestEditorFn) (*CancelRunResponse, error)
 
+	// GetRunCostWithResponse Show what a run cost, call by call
+	//
+	// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
+	// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
+	// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
+	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
+	GetRunCostWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*GetRunCostResponse, error)
+
 	// ListEventsWithResponse Read or follow a run's log
 	//
 	// With `Accept: text/event-stream`: the log after `after` (or `Last-Event-ID`), then what is added, one message per
@@ -2465,20 +5606,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/runs/{id}/events (the `ListEvents` operationId).
 	ListEventsWithResponse(ctx context.Context, id RunID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
 
-	// ResumeRunWithBodyWithResponse Let a failed run go on from its last checkpoints
+	// ResumeRunWithBodyWithResponse Let a run go on from its last checkpoints
 	//
 	// Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 	// an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+	//
+	// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+	// one, a run that waits for a budget looks again at once whether there is money.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/runs/{id}/resume (the `ResumeRun` operationId).
 	ResumeRunWithBodyWithResponse(ctx context.Context, id RunID, params *ResumeRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error)
 
-	// ResumeRunWithResponse Let a failed run go on from its last checkpoints
+	// ResumeRunWithResponse Let a run go on from its last checkpoints
 	//
 	// Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 	// an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+	//
+	// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+	// one, a run that waits for a budget looks again at once whether there is money.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2498,6 +5645,70 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
 	GetStepWithResponse(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*GetStepResponse, error)
+
+	// GetSpendWithResponse Add up what was spent, and what was saved
+	//
+	// Spend is kept by the hour: `from` is rounded down and `to` up to whole hours, and the answer says which were taken.
+	// Real money and simulated calls are never added together: rows say which they are, `totals` are of real calls alone,
+	// `simulated` has the sums of the others.
+	//
+	// `fixed` is the share of flat subscriptions that falls into the window, by the day (a month has 30.4375 days); `variable`
+	// is what calls cost; `total` is both. `savings.saved` = baseline − variable cost, where the baseline is what the same
+	// tokens of answered calls would have cost on the baseline model without caching. Calls whose price is not known are
+	// not in any amount: they are counted and named in `unpriced`. With a filter there is no `fixed`: a plan is not divided.
+	//
+	// Only runs carry labels: with one, rows are of the runs submitted in the window, whenever they spent it, and a run in
+	// which a simulated model took part is simulated as a whole.
+	//
+	// With `per_day`, `projection` is the mean cost of a call in the window × calls a day × 30.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/spend (the `GetSpend` operationId).
+	GetSpendWithResponse(ctx context.Context, params *GetSpendParams, reqEditors ...RequestEditorFn) (*GetSpendResponse, error)
+
+	// ListSubscriptionsWithResponse List the flat plans, by name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/subscriptions (the `ListSubscriptions` operationId).
+	ListSubscriptionsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSubscriptionsResponse, error)
+
+	// DeleteSubscriptionWithResponse Delete a flat plan
+	//
+	// Also from the spend of the past; to end it, set `until` instead.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /v1/subscriptions/{name} (the `DeleteSubscription` operationId).
+	DeleteSubscriptionWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*DeleteSubscriptionResponse, error)
+
+	// GetSubscriptionWithResponse Show a flat plan
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/subscriptions/{name} (the `GetSubscription` operationId).
+	GetSubscriptionWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*GetSubscriptionResponse, error)
+
+	// PutSubscriptionWithBodyWithResponse Say what a flat plan costs
+	//
+	// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+	// price is in the spend's `fixed`, by the day, from `from` until `until`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+	PutSubscriptionWithBodyWithResponse(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutSubscriptionResponse, error)
+
+	// PutSubscriptionWithResponse Say what a flat plan costs
+	//
+	// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+	// price is in the spend's `fixed`, by the day, from `from` until `until`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+	PutSubscriptionWithResponse(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*PutSubscriptionResponse, error)
 
 	// ListWorkflowsWithResponse List the newest version of every workflow, by name
 	//
@@ -2588,6 +5799,846 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
 	ValidateWorkflowWithResponse(ctx context.Context, params *ValidateWorkflowParams, body ValidateWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*ValidateWorkflowResponse, error)
+}
+
+type ListBreakersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BreakerPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBreakersResponse) GetJSON200() *BreakerPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBreakersResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBreakersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBreakersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBreakersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBreakersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// HoldBreakerResponse503Headers the declared response headers of an HTTP 503 response for HoldBreaker
+type HoldBreakerResponse503Headers struct {
+	RetryAfter int
+}
+
+type HoldBreakerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Breaker
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *HoldBreakerResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r HoldBreakerResponse) GetJSON200() *Breaker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r HoldBreakerResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r HoldBreakerResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r HoldBreakerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r HoldBreakerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HoldBreakerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HoldBreakerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HoldBreakerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ReleaseBreakerResponse503Headers the declared response headers of an HTTP 503 response for ReleaseBreaker
+type ReleaseBreakerResponse503Headers struct {
+	RetryAfter int
+}
+
+type ReleaseBreakerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Breaker
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ReleaseBreakerResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReleaseBreakerResponse) GetJSON200() *Breaker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ReleaseBreakerResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ReleaseBreakerResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReleaseBreakerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReleaseBreakerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReleaseBreakerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReleaseBreakerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReleaseBreakerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ResetBreakerResponse503Headers the declared response headers of an HTTP 503 response for ResetBreaker
+type ResetBreakerResponse503Headers struct {
+	RetryAfter int
+}
+
+type ResetBreakerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Breaker
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ResetBreakerResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResetBreakerResponse) GetJSON200() *Breaker {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ResetBreakerResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ResetBreakerResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResetBreakerResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResetBreakerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResetBreakerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResetBreakerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResetBreakerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListBudgetsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *BudgetPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListBudgetsResponse) GetJSON200() *BudgetPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListBudgetsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListBudgetsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListBudgetsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListBudgetsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListBudgetsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteBudgetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteBudgetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteBudgetResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteBudgetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteBudgetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteBudgetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteBudgetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBudgetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Budget
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetBudgetResponse) GetJSON200() *Budget {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetBudgetResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetBudgetResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetBudgetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBudgetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBudgetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBudgetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutBudgetResponse201Headers the declared response headers of an HTTP 201 response for PutBudget
+type PutBudgetResponse201Headers struct {
+	Location string
+}
+
+// PutBudgetResponse503Headers the declared response headers of an HTTP 503 response for PutBudget
+type PutBudgetResponse503Headers struct {
+	RetryAfter int
+}
+
+type PutBudgetResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Budget
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Budget
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *PutBudgetResponse201Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PutBudgetResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutBudgetResponse) GetJSON200() *Budget {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutBudgetResponse) GetJSON201() *Budget {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PutBudgetResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PutBudgetResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PutBudgetResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutBudgetResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutBudgetResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutBudgetResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutBudgetResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutBudgetResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListChainsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChainPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListChainsResponse) GetJSON200() *ChainPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListChainsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListChainsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListChainsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListChainsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListChainsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListModelsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ModelList
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListModelsResponse) GetJSON200() *ModelList {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListModelsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListModelsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListModelsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListModelsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListModelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// DeletePricesResponse503Headers the declared response headers of an HTTP 503 response for DeletePrices
+type DeletePricesResponse503Headers struct {
+	RetryAfter int
+}
+
+type DeletePricesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *DeletePricesResponse503Headers
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeletePricesResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r DeletePricesResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeletePricesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeletePricesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeletePricesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeletePricesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeletePricesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListPricesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PricePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPricesResponse) GetJSON200() *PricePage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListPricesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPricesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPricesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPricesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPricesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutPricesResponse503Headers the declared response headers of an HTTP 503 response for PutPrices
+type PutPricesResponse503Headers struct {
+	RetryAfter int
+}
+
+type PutPricesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PricePage
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PutPricesResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutPricesResponse) GetJSON200() *PricePage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PutPricesResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PutPricesResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutPricesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutPricesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutPricesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutPricesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutPricesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ExplainRouteResponse503Headers the declared response headers of an HTTP 503 response for ExplainRoute
+type ExplainRouteResponse503Headers struct {
+	RetryAfter int
+}
+
+type ExplainRouteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RouteExplanation
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ExplainRouteResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExplainRouteResponse) GetJSON200() *RouteExplanation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r ExplainRouteResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ExplainRouteResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExplainRouteResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExplainRouteResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExplainRouteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExplainRouteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExplainRouteResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type ListRunsResponse struct {
@@ -2895,6 +6946,61 @@ func (r CancelRunResponse) ContentType() string {
 	return ""
 }
 
+type GetRunCostResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RunCost
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRunCostResponse) GetJSON200() *RunCost {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetRunCostResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetRunCostResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRunCostResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRunCostResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRunCostResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRunCostResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListEventsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -3144,6 +7250,281 @@ func (r GetStepResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetStepResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSpendResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Spend
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSpendResponse) GetJSON200() *Spend {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r GetSpendResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSpendResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSpendResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSpendResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSpendResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSpendResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListSubscriptionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SubscriptionPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSubscriptionsResponse) GetJSON200() *SubscriptionPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListSubscriptionsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSubscriptionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSubscriptionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSubscriptionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSubscriptionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DeleteSubscriptionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r DeleteSubscriptionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DeleteSubscriptionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DeleteSubscriptionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DeleteSubscriptionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DeleteSubscriptionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DeleteSubscriptionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSubscriptionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Subscription
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSubscriptionResponse) GetJSON200() *Subscription {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetSubscriptionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetSubscriptionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSubscriptionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSubscriptionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSubscriptionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSubscriptionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PutSubscriptionResponse201Headers the declared response headers of an HTTP 201 response for PutSubscription
+type PutSubscriptionResponse201Headers struct {
+	Location string
+}
+
+type PutSubscriptionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Subscription
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *Subscription
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *PutSubscriptionResponse201Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutSubscriptionResponse) GetJSON200() *Subscription {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PutSubscriptionResponse) GetJSON201() *Subscription {
+	return r.JSON201
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PutSubscriptionResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PutSubscriptionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PutSubscriptionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutSubscriptionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutSubscriptionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutSubscriptionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3621,6 +8002,309 @@ func (r ValidateWorkflowResponse) ContentType() string {
 	return ""
 }
 
+// ListBreakersWithResponse List the circuit breakers of this node
+//
+// One for each model that was called, by `provider/model`. An open one lets nobody through until `until`; then one probe.
+// What providers ask us to wait for (`throttled_until`) and what a person must mend (`disabled_until`: key, quota, name)
+// stand beside. Those that open are told to the other nodes.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/breakers (the `ListBreakers` operationId).
+func (c *ClientWithResponses) ListBreakersWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListBreakersResponse, error) {
+	rsp, err := c.ListBreakers(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBreakersResponse(rsp)
+}
+
+// HoldBreakerWithBodyWithResponse Open a breaker and keep it open
+//
+// Nobody is sent to the model until it is released or reset, whatever it does.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+func (c *ClientWithResponses) HoldBreakerWithBodyWithResponse(ctx context.Context, params *HoldBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HoldBreakerResponse, error) {
+	rsp, err := c.HoldBreakerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldBreakerResponse(rsp)
+}
+
+// HoldBreakerWithResponse Open a breaker and keep it open
+//
+// Nobody is sent to the model until it is released or reset, whatever it does.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:hold (the `HoldBreaker` operationId).
+func (c *ClientWithResponses) HoldBreakerWithResponse(ctx context.Context, params *HoldBreakerParams, body HoldBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*HoldBreakerResponse, error) {
+	rsp, err := c.HoldBreaker(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHoldBreakerResponse(rsp)
+}
+
+// ReleaseBreakerWithBodyWithResponse Let a breaker that was held go by itself again
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+func (c *ClientWithResponses) ReleaseBreakerWithBodyWithResponse(ctx context.Context, params *ReleaseBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseBreakerResponse, error) {
+	rsp, err := c.ReleaseBreakerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseBreakerResponse(rsp)
+}
+
+// ReleaseBreakerWithResponse Let a breaker that was held go by itself again
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:release (the `ReleaseBreaker` operationId).
+func (c *ClientWithResponses) ReleaseBreakerWithResponse(ctx context.Context, params *ReleaseBreakerParams, body ReleaseBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseBreakerResponse, error) {
+	rsp, err := c.ReleaseBreaker(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseBreakerResponse(rsp)
+}
+
+// ResetBreakerWithBodyWithResponse Close a breaker and forget what it knew
+//
+// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+func (c *ClientWithResponses) ResetBreakerWithBodyWithResponse(ctx context.Context, params *ResetBreakerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResetBreakerResponse, error) {
+	rsp, err := c.ResetBreakerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetBreakerResponse(rsp)
+}
+
+// ResetBreakerWithResponse Close a breaker and forget what it knew
+//
+// Also waits asked for by the provider, and what disabled the model; other nodes follow within seconds.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/breakers:reset (the `ResetBreaker` operationId).
+func (c *ClientWithResponses) ResetBreakerWithResponse(ctx context.Context, params *ResetBreakerParams, body ResetBreakerJSONRequestBody, reqEditors ...RequestEditorFn) (*ResetBreakerResponse, error) {
+	rsp, err := c.ResetBreaker(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResetBreakerResponse(rsp)
+}
+
+// ListBudgetsWithResponse List the budgets with where they stand, by name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/budgets (the `ListBudgets` operationId).
+func (c *ClientWithResponses) ListBudgetsWithResponse(ctx context.Context, params *ListBudgetsParams, reqEditors ...RequestEditorFn) (*ListBudgetsResponse, error) {
+	rsp, err := c.ListBudgets(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListBudgetsResponse(rsp)
+}
+
+// DeleteBudgetWithResponse Delete a budget
+//
+// Nothing is limited by it any more; runs that waited for it go on. What was spent stays in the spend.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/budgets/{name} (the `DeleteBudget` operationId).
+func (c *ClientWithResponses) DeleteBudgetWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*DeleteBudgetResponse, error) {
+	rsp, err := c.DeleteBudget(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteBudgetResponse(rsp)
+}
+
+// GetBudgetWithResponse Show a budget and where it stands
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/budgets/{name} (the `GetBudget` operationId).
+func (c *ClientWithResponses) GetBudgetWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*GetBudgetResponse, error) {
+	rsp, err := c.GetBudget(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBudgetResponse(rsp)
+}
+
+// PutBudgetWithBodyWithResponse Create a budget, or change it
+//
+// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+func (c *ClientWithResponses) PutBudgetWithBodyWithResponse(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutBudgetResponse, error) {
+	rsp, err := c.PutBudgetWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutBudgetResponse(rsp)
+}
+
+// PutBudgetWithResponse Create a budget, or change it
+//
+// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
+// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/budgets/{name} (the `PutBudget` operationId).
+func (c *ClientWithResponses) PutBudgetWithResponse(ctx context.Context, name BudgetName, body PutBudgetJSONRequestBody, reqEditors ...RequestEditorFn) (*PutBudgetResponse, error) {
+	rsp, err := c.PutBudget(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutBudgetResponse(rsp)
+}
+
+// ListChainsWithResponse List the chains that every workflow can name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/chains (the `ListChains` operationId).
+func (c *ClientWithResponses) ListChainsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListChainsResponse, error) {
+	rsp, err := c.ListChains(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListChainsResponse(rsp)
+}
+
+// ListModelsWithResponse List what can be asked, in OpenAI's shape
+//
+// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
+// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
+// versions of the first 200 published workflows. `created` is 0 where no date is known.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/models (the `ListModels` operationId).
+func (c *ClientWithResponses) ListModelsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListModelsResponse, error) {
+	rsp, err := c.ListModels(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListModelsResponse(rsp)
+}
+
+// DeletePricesWithResponse Take one model's own prices back
+//
+// What the configuration or the built-in table says of the model holds again.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/prices (the `DeletePrices` operationId).
+func (c *ClientWithResponses) DeletePricesWithResponse(ctx context.Context, params *DeletePricesParams, reqEditors ...RequestEditorFn) (*DeletePricesResponse, error) {
+	rsp, err := c.DeletePrices(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeletePricesResponse(rsp)
+}
+
+// ListPricesWithResponse List the price rows that are known, with source and date
+//
+// A price is a list of rows by the day from which they hold; the row that held when a request began prices it. Rows that
+// came through this operation go before those of the configuration, and these before the built-in ones.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/prices (the `ListPrices` operationId).
+func (c *ClientWithResponses) ListPricesWithResponse(ctx context.Context, params *ListPricesParams, reqEditors ...RequestEditorFn) (*ListPricesResponse, error) {
+	rsp, err := c.ListPrices(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPricesResponse(rsp)
+}
+
+// PutPricesWithBodyWithResponse Replace one model's own prices
+//
+// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+func (c *ClientWithResponses) PutPricesWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutPricesResponse, error) {
+	rsp, err := c.PutPricesWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutPricesResponse(rsp)
+}
+
+// PutPricesWithResponse Replace one model's own prices
+//
+// All rows of the model that came through this operation before are replaced by these; the rows of the configuration and
+// the built-in ones stay, and are covered. Calls that were priced keep their price. Other nodes follow within seconds.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/prices (the `PutPrices` operationId).
+func (c *ClientWithResponses) PutPricesWithResponse(ctx context.Context, body PutPricesJSONRequestBody, reqEditors ...RequestEditorFn) (*PutPricesResponse, error) {
+	rsp, err := c.PutPrices(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutPricesResponse(rsp)
+}
+
+// ExplainRouteWithBodyWithResponse Say which models a call would go to, in which order, why, and at what price
+//
+// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+func (c *ClientWithResponses) ExplainRouteWithBodyWithResponse(ctx context.Context, params *ExplainRouteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ExplainRouteResponse, error) {
+	rsp, err := c.ExplainRouteWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExplainRouteResponse(rsp)
+}
+
+// ExplainRouteWithResponse Say which models a call would go to, in which order, why, and at what price
+//
+// A dry run of the routing decision: nothing is called, nothing is reserved. `route` (a task class, or `auto`), `chain` (the
+// name of one that every workflow can name) or `models`, which go before everything, says what is asked.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/routes:explain (the `ExplainRoute` operationId).
+func (c *ClientWithResponses) ExplainRouteWithResponse(ctx context.Context, params *ExplainRouteParams, body ExplainRouteJSONRequestBody, reqEditors ...RequestEditorFn) (*ExplainRouteResponse, error) {
+	rsp, err := c.ExplainRoute(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExplainRouteResponse(rsp)
+}
+
 // ListRunsWithResponse List runs, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -3637,7 +8321,8 @@ func (c *ClientWithResponses) ListRunsWithResponse(ctx context.Context, params *
 // SubmitRunWithBodyWithResponse Start a run
 //
 // Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3654,7 +8339,8 @@ func (c *ClientWithResponses) SubmitRunWithBodyWithResponse(ctx context.Context,
 // SubmitRunWithResponse Start a run
 //
 // Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
-// 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
+// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
+// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
@@ -3713,6 +8399,24 @@ func (c *ClientWithResponses) CancelRunWithResponse(ctx context.Context, id RunI
 	return ParseCancelRunResponse(rsp)
 }
 
+// GetRunCostWithResponse Show what a run cost, call by call
+//
+// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
+// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
+// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
+// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
+func (c *ClientWithResponses) GetRunCostWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*GetRunCostResponse, error) {
+	rsp, err := c.GetRunCost(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRunCostResponse(rsp)
+}
+
 // ListEventsWithResponse Read or follow a run's log
 //
 // With `Accept: text/event-stream`: the log after `after` (or `Last-Event-ID`), then what is added, one message per
@@ -3731,10 +8435,13 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, id Run
 	return ParseListEventsResponse(rsp)
 }
 
-// ResumeRunWithBodyWithResponse Let a failed run go on from its last checkpoints
+// ResumeRunWithBodyWithResponse Let a run go on from its last checkpoints
 //
 // Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 // an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+//
+// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+// one, a run that waits for a budget looks again at once whether there is money.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3747,10 +8454,13 @@ func (c *ClientWithResponses) ResumeRunWithBodyWithResponse(ctx context.Context,
 	return ParseResumeRunResponse(rsp)
 }
 
-// ResumeRunWithResponse Let a failed run go on from its last checkpoints
+// ResumeRunWithResponse Let a run go on from its last checkpoints
 //
 // Steps that succeeded keep their outputs and cost nothing again; failed ones get fresh attempts. `set` gives steps
 // an output by hand instead: `{"steps.<path>.output": value}`; each value must meet the contract of its step.
+//
+// A run that waits for its budget, or runs short of it, takes `budget` alone: the limits that hold from now on. Without
+// one, a run that waits for a budget looks again at once whether there is money.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3787,6 +8497,106 @@ func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, id RunID,
 		return nil, err
 	}
 	return ParseGetStepResponse(rsp)
+}
+
+// GetSpendWithResponse Add up what was spent, and what was saved
+//
+// Spend is kept by the hour: `from` is rounded down and `to` up to whole hours, and the answer says which were taken.
+// Real money and simulated calls are never added together: rows say which they are, `totals` are of real calls alone,
+// `simulated` has the sums of the others.
+//
+// `fixed` is the share of flat subscriptions that falls into the window, by the day (a month has 30.4375 days); `variable`
+// is what calls cost; `total` is both. `savings.saved` = baseline − variable cost, where the baseline is what the same
+// tokens of answered calls would have cost on the baseline model without caching. Calls whose price is not known are
+// not in any amount: they are counted and named in `unpriced`. With a filter there is no `fixed`: a plan is not divided.
+//
+// Only runs carry labels: with one, rows are of the runs submitted in the window, whenever they spent it, and a run in
+// which a simulated model took part is simulated as a whole.
+//
+// With `per_day`, `projection` is the mean cost of a call in the window × calls a day × 30.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/spend (the `GetSpend` operationId).
+func (c *ClientWithResponses) GetSpendWithResponse(ctx context.Context, params *GetSpendParams, reqEditors ...RequestEditorFn) (*GetSpendResponse, error) {
+	rsp, err := c.GetSpend(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSpendResponse(rsp)
+}
+
+// ListSubscriptionsWithResponse List the flat plans, by name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/subscriptions (the `ListSubscriptions` operationId).
+func (c *ClientWithResponses) ListSubscriptionsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListSubscriptionsResponse, error) {
+	rsp, err := c.ListSubscriptions(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSubscriptionsResponse(rsp)
+}
+
+// DeleteSubscriptionWithResponse Delete a flat plan
+//
+// Also from the spend of the past; to end it, set `until` instead.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /v1/subscriptions/{name} (the `DeleteSubscription` operationId).
+func (c *ClientWithResponses) DeleteSubscriptionWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*DeleteSubscriptionResponse, error) {
+	rsp, err := c.DeleteSubscription(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDeleteSubscriptionResponse(rsp)
+}
+
+// GetSubscriptionWithResponse Show a flat plan
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/subscriptions/{name} (the `GetSubscription` operationId).
+func (c *ClientWithResponses) GetSubscriptionWithResponse(ctx context.Context, name BudgetName, reqEditors ...RequestEditorFn) (*GetSubscriptionResponse, error) {
+	rsp, err := c.GetSubscription(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSubscriptionResponse(rsp)
+}
+
+// PutSubscriptionWithBodyWithResponse Say what a flat plan costs
+//
+// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+// price is in the spend's `fixed`, by the day, from `from` until `until`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+func (c *ClientWithResponses) PutSubscriptionWithBodyWithResponse(ctx context.Context, name BudgetName, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutSubscriptionResponse, error) {
+	rsp, err := c.PutSubscriptionWithBody(ctx, name, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutSubscriptionResponse(rsp)
+}
+
+// PutSubscriptionWithResponse Say what a flat plan costs
+//
+// A provider whose configuration names it (`subscription`) makes calls without a cost of their own; the plan's monthly
+// price is in the spend's `fixed`, by the day, from `from` until `until`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
+func (c *ClientWithResponses) PutSubscriptionWithResponse(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*PutSubscriptionResponse, error) {
+	rsp, err := c.PutSubscription(ctx, name, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutSubscriptionResponse(rsp)
 }
 
 // ListWorkflowsWithResponse List the newest version of every workflow, by name
@@ -3937,6 +8747,687 @@ func (c *ClientWithResponses) ValidateWorkflowWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseValidateWorkflowResponse(rsp)
+}
+
+// ParseListBreakersResponse parses an HTTP response from a ListBreakersWithResponse call
+func ParseListBreakersResponse(rsp *http.Response) (*ListBreakersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBreakersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BreakerPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseHoldBreakerResponse parses an HTTP response from a HoldBreakerWithResponse call
+func ParseHoldBreakerResponse(rsp *http.Response) (*HoldBreakerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HoldBreakerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Breaker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers HoldBreakerResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseReleaseBreakerResponse parses an HTTP response from a ReleaseBreakerWithResponse call
+func ParseReleaseBreakerResponse(rsp *http.Response) (*ReleaseBreakerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReleaseBreakerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Breaker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ReleaseBreakerResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseResetBreakerResponse parses an HTTP response from a ResetBreakerWithResponse call
+func ParseResetBreakerResponse(rsp *http.Response) (*ResetBreakerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResetBreakerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Breaker
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ResetBreakerResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListBudgetsResponse parses an HTTP response from a ListBudgetsWithResponse call
+func ParseListBudgetsResponse(rsp *http.Response) (*ListBudgetsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListBudgetsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest BudgetPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteBudgetResponse parses an HTTP response from a DeleteBudgetWithResponse call
+func ParseDeleteBudgetResponse(rsp *http.Response) (*DeleteBudgetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteBudgetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetBudgetResponse parses an HTTP response from a GetBudgetWithResponse call
+func ParseGetBudgetResponse(rsp *http.Response) (*GetBudgetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBudgetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Budget
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutBudgetResponse parses an HTTP response from a PutBudgetWithResponse call
+func ParsePutBudgetResponse(rsp *http.Response) (*PutBudgetResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutBudgetResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Budget
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Budget
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers PutBudgetResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 503:
+		var headers PutBudgetResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListChainsResponse parses an HTTP response from a ListChainsWithResponse call
+func ParseListChainsResponse(rsp *http.Response) (*ListChainsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListChainsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChainPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListModelsResponse parses an HTTP response from a ListModelsWithResponse call
+func ParseListModelsResponse(rsp *http.Response) (*ListModelsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListModelsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ModelList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeletePricesResponse parses an HTTP response from a DeletePricesWithResponse call
+func ParseDeletePricesResponse(rsp *http.Response) (*DeletePricesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeletePricesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers DeletePricesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListPricesResponse parses an HTTP response from a ListPricesWithResponse call
+func ParseListPricesResponse(rsp *http.Response) (*ListPricesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPricesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PricePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutPricesResponse parses an HTTP response from a PutPricesWithResponse call
+func ParsePutPricesResponse(rsp *http.Response) (*PutPricesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutPricesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PricePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers PutPricesResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseExplainRouteResponse parses an HTTP response from a ExplainRouteWithResponse call
+func ParseExplainRouteResponse(rsp *http.Response) (*ExplainRouteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExplainRouteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RouteExplanation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ExplainRouteResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
 }
 
 // ParseListRunsResponse parses an HTTP response from a ListRunsWithResponse call
@@ -4223,6 +9714,46 @@ func ParseCancelRunResponse(rsp *http.Response) (*CancelRunResponse, error) {
 	return response, nil
 }
 
+// ParseGetRunCostResponse parses an HTTP response from a GetRunCostWithResponse call
+func ParseGetRunCostResponse(rsp *http.Response) (*GetRunCostResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRunCostResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RunCost
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListEventsResponse parses an HTTP response from a ListEventsWithResponse call
 func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4425,6 +9956,218 @@ func ParseGetStepResponse(rsp *http.Response) (*GetStepResponse, error) {
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseGetSpendResponse parses an HTTP response from a GetSpendWithResponse call
+func ParseGetSpendResponse(rsp *http.Response) (*GetSpendResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSpendResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Spend
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (text/csv) unsupported
+
+	}
+
+	return response, nil
+}
+
+// ParseListSubscriptionsResponse parses an HTTP response from a ListSubscriptionsWithResponse call
+func ParseListSubscriptionsResponse(rsp *http.Response) (*ListSubscriptionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSubscriptionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SubscriptionPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDeleteSubscriptionResponse parses an HTTP response from a DeleteSubscriptionWithResponse call
+func ParseDeleteSubscriptionResponse(rsp *http.Response) (*DeleteSubscriptionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DeleteSubscriptionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSubscriptionResponse parses an HTTP response from a GetSubscriptionWithResponse call
+func ParseGetSubscriptionResponse(rsp *http.Response) (*GetSubscriptionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSubscriptionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Subscription
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutSubscriptionResponse parses an HTTP response from a PutSubscriptionWithResponse call
+func ParsePutSubscriptionResponse(rsp *http.Response) (*PutSubscriptionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutSubscriptionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Subscription
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest Subscription
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 201:
+		var headers PutSubscriptionResponse201Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers201 = &headers
 	}
 
 	return response, nil

@@ -7,19 +7,24 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fermata-run/fermata/api"
 	"github.com/fermata-run/fermata/internal/bench"
 	"github.com/fermata-run/fermata/internal/engine"
 	"github.com/fermata-run/fermata/internal/pgembed"
+	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/telemetry"
+	"github.com/fermata-run/fermata/internal/worker"
 )
 
 type benchCommand struct {
-	Workload    string     `enum:"chain10,fanout100,single" default:"chain10" placeholder:"chain10|fanout100|single" help:"Ten steps of 1 KB one after the other, a hundred at once and a join, or one step."`
+	Workload    string     `enum:"chain10,fanout100,single,models" default:"chain10" placeholder:"chain10|fanout100|single|models" help:"Ten steps of 1 KB one after the other, a hundred at once and a join, one step; or the model gateway."`
 	HTTP        bool       `name:"http" help:"Submit through the HTTP API on loopback, not in process."`
 	Seconds     int        `default:"10" help:"How long the full load lasts; the other phases are parts of it."`
+	Rate        int        `default:"1000" help:"Of models: calls a second."`
+	Streams     int        `default:"10000" help:"Of models: streams open at once."`
 	InFlight    int        `placeholder:"N" help:"Runs at work at once under full load; by the workload if not given."`
 	DatabaseURL string     `env:"DATABASE_URL" placeholder:"URL" help:"The Postgres to measure on; one of its own in a temporary directory if not given."`
 	LogLevel    slog.Level `default:"warn" hidden:""`
@@ -51,12 +56,17 @@ func (c *benchCommand) Run(ctx context.Context, s *screen) error {
 	}
 	defer db.Close()
 	metrics := telemetry.New(prometheus.NewRegistry(), m.cfg.Build)
-	worker, err := m.worker(metrics)
+	if c.Workload == workloadModels {
+		return c.models(ctx, s, m, db, metrics)
+	}
+	models, err := m.models(ctx, db, store.Node{ID: uuid.Must(uuid.NewV7()), Name: "bench"}, metrics)
 	if err != nil {
 		return err
 	}
+	defer models.close()
+	work := worker.New(worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log})
 	config := bench.Config{
-		Store: db, Worker: worker, Metrics: metrics, Workload: c.Workload, Seconds: c.Seconds, InFlight: c.InFlight, Log: m.cfg.Log,
+		Store: db, Worker: work, Metrics: metrics, Workload: c.Workload, Seconds: c.Seconds, InFlight: c.InFlight, Log: m.cfg.Log,
 		Phase: func(name string) { s.say("%s …", name) },
 	}
 	if c.HTTP {

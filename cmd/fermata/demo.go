@@ -74,7 +74,7 @@ func (d *demoCommand) main(s *screen) (MainConfig, error) {
 		return cfg, err
 	}
 	if !d.Real {
-		cfg.Providers = []providerConfig{simulatedProvider(demoLatency, demoJitter)}
+		cfg.Models.Providers = []providerConfig{simulatedProvider(demoLatency, demoJitter)}
 	}
 	embedded := d.postgres(cfg.Log)
 	cfg.Embedded = &embedded

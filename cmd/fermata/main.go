@@ -29,9 +29,17 @@ type cli struct {
 	Resume   resumeCommand   `cmd:"" group:"runs" help:"Let a failed run go on; finished steps are kept."`
 	Cancel   cancelCommand   `cmd:"" group:"runs" help:"Ask a run to stop."`
 
+	Spend   spendCommand   `cmd:"" group:"money" help:"Show what was spent and what was saved."`
+	Cost    costCommand    `cmd:"" group:"money" help:"Show what a run cost, by step and model, or call by call."`
+	Budget  budgetCommand  `cmd:"" group:"money" help:"List, set and delete budgets."`
+	Models  modelsCommand  `cmd:"" group:"money" help:"List the models with their prices and how they fare."`
+	Breaker breakerCommand `cmd:"" group:"money" help:"List, reset, hold and release circuit breakers."`
+
 	Bench   benchCommand   `cmd:"" group:"operations" help:"Measure this build on this machine."`
 	Migrate migrateCommand `cmd:"" group:"operations" help:"Bring the database schema up to date, or show where it stands."`
 	Version versionCommand `cmd:"" group:"operations" help:"Show which build this is."`
+
+	MockModels mockModelsCommand `cmd:"" name:"mock-models" hidden:""`
 
 	Healthcheck healthcheckCommand `cmd:"" group:"operations" help:"Exit with 0 if the service is ready; for containers without a shell."`
 }
@@ -78,7 +86,7 @@ func run(ctx context.Context, args []string, s *screen) (code int) {
 		&c, kong.Name("fermata"), kong.Description(description), kong.Writers(s.out, s.err), kong.UsageOnError(),
 		kong.Exit(func(code int) { panic(exited(code)) }), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.ExplicitGroups([]kong.Group{
-			{Key: "start", Title: "Start:"}, {Key: "runs", Title: "Workflows and runs:"}, {Key: "operations", Title: "Operations:"},
+			{Key: "start", Title: "Start:"}, {Key: "runs", Title: "Workflows and runs:"}, {Key: "money", Title: "Models and money:"}, {Key: "operations", Title: "Operations:"},
 		}),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(s),
 	)

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -19,6 +21,8 @@ import (
 	"github.com/fermata-run/fermata/internal/engine"
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/gateway"
+	"github.com/fermata-run/fermata/internal/ledger"
+	"github.com/fermata-run/fermata/internal/peers"
 	"github.com/fermata-run/fermata/internal/pgembed"
 	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/telemetry"
@@ -31,7 +35,7 @@ type MainConfig struct {
 	DatabaseURL       string          // or Embedded
 	Embedded          *pgembed.Config // nil: the database of DatabaseURL
 	Node              string          // empty: host:port
-	Providers         []providerConfig
+	Models            configFile
 	Shards, Workers   int // 0: the defaults of engine and worker
 	DrainTimeout      time.Duration
 	AllowUnsafeCommit bool
@@ -69,11 +73,11 @@ func (m *Main) URL() string { return m.url }
 func (m *Main) Database() string { return m.database }
 
 // Models says which providers are asked.
-func (m *Main) Models() string { return providersOf(m.cfg.Providers) }
+func (m *Main) Models() string { return providersOf(m.cfg.Models.Providers) }
 
 // Simulated reports whether no real model can be called.
 func (m *Main) Simulated() bool {
-	for _, p := range m.cfg.Providers {
+	for _, p := range m.cfg.Models.Providers {
 		if p.Kind != providerSimulated {
 			return false
 		}
@@ -136,16 +140,21 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	metrics := telemetry.New(registry, m.cfg.Build)
-	work, err := m.worker(metrics)
+	node := store.Node{
+		ID: uuid.Must(uuid.NewV7()), Name: nodeName(m.cfg.Node, listener), Address: listener.Addr().String(), Version: m.cfg.Build.Version,
+	}
+	models, err := m.models(ctx, db, node, metrics)
 	if err != nil {
 		return err
 	}
+	defer models.close()
+	work := worker.New(worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers})
 	eng := engine.New(engine.Config{
-		Store: db, Worker: work, Metrics: metrics, Log: m.cfg.Log, Shards: m.cfg.Shards, DrainTimeout: m.cfg.DrainTimeout,
-		Node: store.Node{Name: nodeName(m.cfg.Node, listener), Address: listener.Addr().String(), Version: m.cfg.Build.Version},
+		Store: db, Worker: work, Metrics: metrics, Log: m.cfg.Log, Shards: m.cfg.Shards, DrainTimeout: m.cfg.DrainTimeout, Node: node,
 	})
 	door, err := api.New(api.Config{
-		Store: db, Engine: eng, Metrics: metrics, Log: m.cfg.Log, Version: m.cfg.Build.Version, Listen: m.cfg.Listen,
+		Store: db, Engine: eng, Models: models.gateway, Gateway: models.gateway, Ledger: models.ledger, Metrics: metrics, Log: m.cfg.Log,
+		Version: m.cfg.Build.Version, Listen: m.cfg.Listen,
 	})
 	if err != nil {
 		return fmt.Errorf("make the API: %w", err)
@@ -160,17 +169,47 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 	return eng.Run(ctx)
 }
 
-// worker makes what does the attempts: models behind the gateway, and the built-in tools.
-func (m *Main) worker(metrics *telemetry.Metrics) (*worker.Worker, error) {
-	providers, err := connect(m.cfg.Providers)
+// models is the gateway and what it stands on: the ledger that keeps its budgets, and the news of other nodes.
+type models struct {
+	gateway *gateway.Gateway
+	ledger  *ledger.Ledger
+	close   func() // settles what is not durable yet
+}
+
+func (m *Main) models(ctx context.Context, db *store.DB, node store.Node, metrics *telemetry.Metrics) (models, error) {
+	providers, err := connect(m.cfg.Models.Providers)
 	if err != nil {
-		return nil, err
+		return models{}, err
 	}
-	models, err := gateway.New(gateway.Config{Providers: providers, Metrics: metrics, Log: m.cfg.Log})
+	book := ledger.New(ledger.Config{Store: db, Node: node.ID, Metrics: metrics, Log: m.cfg.Log})
+	tracer, closeTracer, err := telemetry.Tracer(ctx, m.cfg.Build, node.Name, os.LookupEnv)
 	if err != nil {
-		return nil, err
+		return models{}, err
 	}
-	return worker.New(worker.Config{Gateway: models, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers}), nil
+	var others *peers.Peers
+	asked, err := gateway.New(gateway.Config{
+		Providers: providers, Prices: m.cfg.Models.Prices, Rules: m.cfg.Models.Routing, Budgets: book, Metrics: metrics, Tracer: tracer, Log: m.cfg.Log,
+		OnBreaker: func(n gateway.BreakerNews) { others.Tell(n) },
+	})
+	if err != nil {
+		return models{}, err
+	}
+	others = peers.New(peers.Config{Store: db, Node: node.ID, Gateway: asked, Log: m.cfg.Log})
+	// They outlive the signal to stop: calls that are still at work have to be settled.
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	for name, run := range map[string]func(context.Context) error{"ledger": book.Run, "peers": others.Run} {
+		running.Go(func() {
+			if err := run(keep); err != nil {
+				m.cfg.Log.Error("the "+name+" ended", "error", err)
+			}
+		})
+	}
+	return models{asked, book, func() {
+		stop()
+		running.Wait()
+		closeTracer()
+	}}, nil
 }
 
 func (m *Main) awaitReady(ctx context.Context, eng *engine.Engine) {

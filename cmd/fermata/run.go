@@ -24,6 +24,7 @@ type runCommand struct {
 	Label    map[string]string `short:"l" mapsep:"none" placeholder:"NAME=VALUE" help:"Labels of the run. Repeatable."`
 	Stakes   string            `enum:",low,normal,high" default:"" placeholder:"low|normal|high" help:"How much depends on the result."`
 	Mode     string            `enum:",interactive,batch" default:"" placeholder:"interactive|batch" help:"Whether somebody waits for it."`
+	Budget   string            `placeholder:"USD" help:"What the run may spend, in dollars: a limit where the workflow has none, or a lower one."`
 	Priority *int              `placeholder:"0-9" help:"9 goes first."`
 
 	IdempotencyKey string `placeholder:"KEY" help:"Makes it harmless to start the same run again."`
@@ -66,6 +67,7 @@ func (r *runCommand) Run(ctx context.Context, s *screen) error {
 func (r *runCommand) request(s *screen) (client.RunRequest, string, error) {
 	request := client.RunRequest{
 		Workflow: r.Workflow, Labels: r.Label, Stakes: client.Stakes(r.Stakes), Mode: client.Mode(r.Mode), Priority: r.Priority,
+		Budget: client.RunBudgetRequest{USD: r.Budget},
 	}
 	key := r.IdempotencyKey
 	if key == "" {

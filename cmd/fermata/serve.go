@@ -42,7 +42,8 @@ func (f serverFlags) main(s *screen) (MainConfig, error) {
 			return c, err
 		}
 	}
-	c.Providers = chooseProviders(file.Providers, os.LookupEnv)
+	c.Models = file
+	c.Models.Providers = chooseProviders(file.Providers, os.LookupEnv)
 	return c, nil
 }
 

@@ -139,6 +139,9 @@ func showRun(s *screen, remote *remote, run *client.Run) error {
 	if run.Error.Class != "" {
 		s.print("  %s", failure(run.Error.Class, oneLine(run.Error.Message), run.Error.Step))
 	}
+	if run.WaitingFor.Sentence != "" {
+		s.print("  %s", run.WaitingFor.Sentence)
+	}
 	s.print("")
 	if err := showSteps(s, run.Steps); err != nil {
 		return err
@@ -167,6 +170,9 @@ func sentence(run *client.Run) []string {
 			parts, counted(run.Usage.Calls, "model call"), grouped(totalTokens(run.Usage.Tokens))+" tokens",
 			money(usage.Money(run.Cost.NanoUSD), run.Cost.UnpricedCalls, run.Usage.Calls),
 		)
+	}
+	if p := run.Savings.Percent; p != nil && *p != 0 {
+		parts = append(parts, fmt.Sprintf("saved $%s (%.0f %%)", run.Savings.Saved.USD, *p))
 	}
 	if run.Simulated {
 		parts = append(parts, "simulated models")

@@ -13,6 +13,7 @@ type resumeCommand struct {
 	remoteFlags
 	ID      string        `arg:"" name:"run" help:"The run: run_…"`
 	Set     []string      `sep:"none" placeholder:"steps.STEP.output=JSON" help:"Give a step its output by hand, as JSON or @file, instead of running it. Repeatable."`
+	Budget  string        `placeholder:"USD" help:"What the run may spend in all from now on, in dollars: for one that waits for its budget, or failed over it."`
 	Reason  string        `placeholder:"TEXT" help:"Why; kept in the run's log."`
 	Detach  bool          `help:"Do not wait for the end of the run."`
 	Timeout time.Duration `placeholder:"DURATION" help:"Stop waiting after this long, with exit code 124; the run goes on."`
@@ -33,7 +34,7 @@ func (r *resumeCommand) Run(ctx context.Context, s *screen) error {
 		if err != nil {
 			return err
 		}
-		accepted, err := remote.Resume(ctx, r.ID, client.ResumeRequest{Set: set, Reason: r.Reason})
+		accepted, err := remote.Resume(ctx, r.ID, client.ResumeRequest{Set: set, Budget: client.RunBudgetRequest{USD: r.Budget}, Reason: r.Reason})
 		if err != nil {
 			return err
 		}

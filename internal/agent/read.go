@@ -3,8 +3,8 @@ package agent
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"math"
 	"strconv"
 	"strings"
 
@@ -175,9 +175,10 @@ func (t Talk) lift(value []byte, done *Done) (json.RawMessage, *complaint) {
 	return Object(kept), nil
 }
 
-// foreign: a contract may declare a confidence of its own kind, like "high"; then it is not ours to judge.
+// foreign: a contract may declare a confidence of its own kind, like "high"; then it is not ours to judge. A number is.
 func (t Talk) foreign(value json.RawMessage) bool {
-	return t.declares.confidence && len(value) > 0 && value[0] != '-' && (value[0] < '0' || value[0] > '9')
+	_, err := strconv.ParseFloat(strings.Trim(string(value), `" %`), 64)
+	return t.declares.confidence && errors.Is(err, strconv.ErrSyntax)
 }
 
 // readConfidence takes 85, "85", "85%" and null; with share, 0.85 too. It answers false for what is no confidence.
@@ -195,7 +196,7 @@ func readConfidence(value json.RawMessage, share bool) (*float64, bool) {
 		share = share && text == trimmed
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil || math.IsNaN(f) {
+	if err != nil || strings.Trim(text, "+-.0123456789Ee") != "" { // NaN, infinities, 0x1p4
 		return nil, false
 	}
 	if share {

@@ -4,8 +4,6 @@
 package agent
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -91,22 +89,6 @@ type Ask struct {
 	ToolChoice json.RawMessage `json:"tool_choice,omitempty"` // "auto", "none", "required" or {"name": …}; empty: auto
 }
 
-// Hash identifies what is sent: the first 32 hex digits of the SHA-256 of messages and schema.
-func (a Ask) Hash() string {
-	h := sha256.New()
-	part := func(s string) {
-		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
-		h.Write([]byte{':'})
-		h.Write([]byte(s))
-	}
-	for _, m := range a.Messages {
-		part(m.Role)
-		part(m.Content)
-	}
-	part(string(a.Schema))
-	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
 // Talk is a conversation under way. It is a value: Next gives a new one and leaves the old as it was.
 type Talk struct {
 	ask      Ask // the one that waits for its reply
@@ -162,6 +144,16 @@ func Next(t Talk, reply string) (Talk, Step) {
 	next.ask.Messages = append(append(make([]Message, 0, len(t.ask.Messages)+2), t.ask.Messages...),
 		Message{Role: RoleAssistant, Content: said}, Message{Role: RoleUser, Content: t.mend(complaint.text)})
 	return next, next.ask
+}
+
+// Peek reads a reply as Next would and changes nothing: ok says that it is an answer that meets its contract.
+// Confidence is from 0 to 100; nil: the answer gives none.
+func Peek(t Talk, reply string) (output json.RawMessage, confidence *float64, ok bool) {
+	answer, complaint := t.read(reply)
+	if complaint != nil {
+		return nil, nil, false
+	}
+	return answer.Output, answer.Confidence, true
 }
 
 // mend asks for another answer to the same question.

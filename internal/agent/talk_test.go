@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -60,16 +61,199 @@ func TestFeedbackIsBounded(t *testing.T) {
 	}
 }
 
+// The hash stands in the log: of what was asked before there were tools it is what it was then.
 func TestHash(t *testing.T) {
-	hash := func(instructions, prompt string) string {
+	open := func(instructions, prompt string) Ask {
 		_, ask := Open(&workflow.Agent{Instructions: instructions}, prompt, nil, "")
-		return ask.Hash()
+		return ask
 	}
-	if a, b := hash("i", "p"), hash("i", "p"); a != b || len(a) != 32 {
-		t.Errorf("%s, %s", a, b)
+	if got := open("i", "p").Hash(); got != "c674db06bc037dfda5916b08d2087ffe" {
+		t.Errorf("another hash, %s", got)
 	}
-	if hash("ab", "c") == hash("a", "bc") {
+	withSchema := open("ab", "c")
+	withSchema.Schema, withSchema.MaxTokens, withSchema.JSON = json.RawMessage(`{"type":"object"}`), 5, true
+	if got := withSchema.Hash(); got != "317063bb26d34ee2a2d7e48e05e62e1c" {
+		t.Errorf("another hash, %s", got)
+	}
+	if open("ab", "c").Hash() == open("a", "bc").Hash() {
 		t.Error("the parts run into each other")
+	}
+	half := 0.5
+	seen := map[string]string{open("i", "p").Hash(): "text alone"}
+	for name, change := range map[string]func(*Ask){
+		"image":        func(a *Ask) { a.Messages[1].Images = []string{"https://x"} },
+		"two images":   func(a *Ask) { a.Messages[1].Images = []string{"https://x", "https://y"} },
+		"on the first": func(a *Ask) { a.Messages[0].Images = []string{"https://x"} },
+		"tool call":    func(a *Ask) { a.Messages[1].ToolCalls = []ToolCall{{ID: "1", Name: "f", Arguments: "{}"}} },
+		"arguments":    func(a *Ask) { a.Messages[1].ToolCalls = []ToolCall{{ID: "1", Name: "f", Arguments: "{ }"}} },
+		"call id":      func(a *Ask) { a.Messages[1].ToolCallID = "1" },
+		"hidden":       func(a *Ask) { a.Messages[1].Hidden = &Hidden{Provider: "p", Model: "m", Data: json.RawMessage(`{`)} },
+		"tool":         func(a *Ask) { a.Tools = []Tool{{Name: "f", Parameters: json.RawMessage(`{}`)}} },
+		"strict tool":  func(a *Ask) { a.Tools = []Tool{{Name: "f", Parameters: json.RawMessage(`{}`), Strict: true}} },
+		"described":    func(a *Ask) { a.Tools = []Tool{{Name: "f", Description: "d", Parameters: json.RawMessage(`{}`)}} },
+		"tool choice":  func(a *Ask) { a.ToolChoice = json.RawMessage(`"auto"`) },
+		"top_p":        func(a *Ask) { a.TopP = &half },
+		"stop":         func(a *Ask) { a.Stop = []string{"x"} },
+		"two stops":    func(a *Ask) { a.Stop = []string{"x", "y"} },
+		"effort":       func(a *Ask) { a.Effort = "low" },
+	} {
+		ask := open("i", "p")
+		change(&ask)
+		if before, taken := seen[ask.Hash()]; taken {
+			t.Errorf("%s has the hash of %s", name, before)
+		}
+		seen[ask.Hash()] = name
+	}
+	marked := open("i", "p")
+	if marked.Messages[0].Stable = false; marked.Hash() != open("i", "p").Hash() {
+		t.Error("where a cache may end is not part of what is asked")
+	}
+}
+
+// What is stable stands first, and is the same whatever a step and an attempt add: else no provider's cache would hit.
+func TestStableFirst(t *testing.T) {
+	a := &workflow.Agent{Role: roleGrinder, Instructions: "Write.", Output: contract(t, `{"type":"object","properties":{"text":{"type":"string"}}}`)}
+	talk, first := Open(a, "About tea.", json.RawMessage(`{"n":1}`), "")
+	_, second := Open(a, "About rice.", nil, "it was empty")
+	_, again := Next(talk, "no JSON")
+	stable := func(ask Ask) (prefix []Message) {
+		for i, m := range ask.Messages {
+			if m.Stable && i != len(prefix) {
+				t.Errorf("message %d is stable, the one before is not", i)
+			}
+			if m.Stable {
+				prefix = append(prefix, m)
+			}
+		}
+		return prefix
+	}
+	want := stable(first)
+	if len(want) == 0 || !strings.Contains(want[0].Content, "Write.") || !strings.Contains(want[0].Content, "JSON Schema") {
+		t.Errorf("got %+v", want)
+	}
+	for _, ask := range []Ask{second, again.(Ask)} {
+		if diff := cmp.Diff(want, stable(ask)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// Peek reads what Next reads, and the conversation does not notice.
+func TestPeek(t *testing.T) {
+	a := &workflow.Agent{Output: contract(t, `{"type":"object","required":["text"],"properties":{"text":{"type":"string"}}}`)}
+	talk, _ := Open(a, "p", nil, "")
+	for reply, want := range map[string]string{
+		`{"text":"a","confidence":20}`:    `{"text":"a"} 20`,
+		"```json\n{\"text\":\"a\",}\n```": `{"text":"a"} none`,
+		`{"text":1}`:                      "",
+		`{"text":"a","confidence":101}`:   "",
+		``:                                "",
+	} {
+		output, confidence, ok := Peek(talk, reply)
+		got := ""
+		if ok {
+			got = string(output) + " none"
+		}
+		if confidence != nil {
+			got = string(output) + " " + strconv.FormatFloat(*confidence, 'g', -1, 64)
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", reply, got, want)
+		}
+		_, step := Next(talk, reply)
+		if done, answered := step.(Done); answered != ok || ok && string(done.Output) != string(output) {
+			t.Errorf("%s: Next says %+v", reply, step)
+		}
+	}
+	if talk.again != 0 || len(talk.ask.Messages) != 2 {
+		t.Errorf("the conversation noticed: %+v", talk)
+	}
+}
+
+func schemaOf(c workflow.Contract) string {
+	if c.Schema == nil {
+		return "no contract"
+	}
+	return string(c.Schema.Raw)
+}
+
+// A confidence is a number from 0 to 100, or a share where the contract says so; what is no such number is asked for
+// again and is invalid_output in the end.
+func TestConfidence(t *testing.T) {
+	free := workflow.Contract{JSON: true}
+	shared := contract(t, `{"type":"object","properties":{"confidence":{"type":["number","string"],"minimum":0,"maximum":1}}}`)
+	text := contract(t, `{"type":"object","properties":{"confidence":{"type":"string"}}}`)
+	const none, bad = -1, -2
+	for _, c := range []struct {
+		contract workflow.Contract
+		value    string
+		want     float64
+	}{
+		{free, `85`, 85},
+		{free, `"85"`, 85},
+		{free, `"85%"`, 85},
+		{free, `" 85 % "`, 85},
+		{free, `85.5`, 85.5},
+		{free, `8.5e1`, 85},
+		{free, `0`, 0},
+		{free, `-0`, 0},
+		{free, `100`, 100},
+		{free, `null`, none},
+		{free, `0.85`, 0.85},
+		{free, `1`, 1}, // without a scale it is what it says
+		{shared, `0.85`, 85},
+		{shared, `1`, 100},
+		{shared, `"0.85"`, 85},
+		{shared, `"85%"`, 85},
+		{shared, `0`, 0},
+		{shared, `85`, bad},
+		{shared, `1.01`, bad},
+		{free, `-1`, bad},
+		{free, `100.5`, bad},
+		{free, `101`, bad},
+		{free, `1e999`, bad},
+		{free, `"NaN"`, bad},
+		{free, `"Inf"`, bad},
+		{free, `"-Infinity"`, bad},
+		{free, `"0x1p4"`, bad},
+		{free, `"150%"`, bad},
+		{free, `"high"`, bad},
+		{free, `""`, bad},
+		{free, `"%"`, bad},
+		{free, `true`, bad},
+		{free, `[85]`, bad},
+		{free, `{"value":85}`, bad},
+		{free, `NaN`, bad},
+		{free, `+85`, bad},
+		{free, `Infinity`, bad},
+		{text, `"high"`, none},
+		{text, `"85%"`, 85},
+		{text, `"150%"`, bad},
+		{text, `"NaN"`, bad},
+	} {
+		reply := `{"confidence":` + c.value + `}`
+		talk, _ := Open(&workflow.Agent{Output: c.contract}, "p", nil, "")
+		_, confidence, ok := Peek(talk, reply)
+		got := float64(none)
+		switch {
+		case !ok:
+			got = bad
+		case confidence != nil:
+			got = *confidence
+		}
+		if got != c.want {
+			t.Errorf("%s of %s: %v, want %v", c.value, schemaOf(c.contract), got, c.want)
+		}
+		if ok {
+			continue
+		}
+		var step Step
+		for range AsksAgainMax + 1 {
+			talk, step = Next(talk, reply)
+		}
+		if failed, ok := step.(Failed); !ok || failed.Class != ClassInvalidOutput {
+			t.Errorf("%s: in the end %+v", c.value, step)
+		}
 	}
 }
 
@@ -112,7 +296,11 @@ func FuzzNext(f *testing.F) {
 				}
 			}
 			var step Step
+			output, _, ok := Peek(talk, reply)
 			talk, step = Next(talk, reply)
+			if done, answered := step.(Done); answered != ok || string(done.Output) != string(output) {
+				t.Fatalf("Peek saw %q, %t; Next says %+v", output, ok, step)
+			}
 			switch step := step.(type) {
 			case Ask:
 				if ask = step; asked >= AsksAgainMax {

@@ -39,7 +39,7 @@ func (d *definitions) get(ctx context.Context, tenant uuid.UUID, hash workflow.H
 	if err != nil {
 		return nil, fmt.Errorf("read definition %s: %w", hash, err)
 	}
-	if w, err = workflow.Compile(body); err != nil {
+	if w, err = workflow.Load(body); err != nil {
 		return nil, &unreadableError{fmt.Errorf("compile definition %s: %w", hash, err)}
 	}
 	d.mu.Lock()

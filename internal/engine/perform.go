@@ -118,7 +118,7 @@ func (s *shard) startDeferred(work context.Context) {
 
 func cancelledReport(a flow.Attempt) flow.Report {
 	return flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &flow.Outcome{
-		Failure: &flow.Failure{Class: "cancelled", Message: "cancelled before it began"},
+		Unbegun: true, Failure: &flow.Failure{Class: "cancelled", Message: "cancelled before it began"},
 	}}
 }
 
@@ -211,11 +211,15 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 	case flow.KindStepSkipped:
 		s.countStep(run, e, "skipped")
 	case flow.KindAttemptFailed:
+		if e.Held() { // it goes on: no attempt has ended
+			return
+		}
 		s.metrics.AttemptFinished(run.Stat(e.Step).Agent, run.LastClass(e.Step))
 	case flow.KindRunSucceeded, flow.KindRunFailed, flow.KindRunCancelled:
 		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
 	case flow.KindTurnAnswered, flow.KindCaseChosen, flow.KindOutcomeDiscarded, flow.KindRunFailing,
-		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed: // nothing is counted of these
+		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed, flow.KindRunBudgetRaised,
+		flow.KindBudgetWarned: // nothing is counted of these
 	}
 }
 
@@ -246,6 +250,8 @@ func outcome(run *flow.Run, k flow.Kind) string {
 		return "cancelled"
 	case run.Summary().Error != nil && run.Summary().Error.Class == "timeout" && run.Summary().Error.Step == "":
 		return "timed_out"
+	case run.Summary().Error != nil && run.Summary().Error.Class == "budget_exceeded":
+		return "budget_exceeded"
 	default:
 		return "failed"
 	}

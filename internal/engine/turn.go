@@ -24,6 +24,7 @@ type holding struct {
 	leaving   bool      // its last change releases it; everything else is left to the next claim
 	scheduled time.Time // the earliest timer set for it
 	counted   int32     // events up to here are in the metrics
+	format    int16     // that the row says it has, or will
 }
 
 // hand is an attempt at work.
@@ -112,7 +113,8 @@ func (s *shard) takeSubmission(sub *submission) {
 		s.backlog.Store(true)
 	}
 	change := s.batch.add(h, events)
-	change.New = newRun(sub.sub, run, events[0].At, owned)
+	change.New = newRun(sub.sub, run, events, owned)
+	h.format = change.New.Format
 	s.batch.waiting = append(s.batch.waiting, waiting{done: sub.done, at: h.at})
 	if !owned {
 		return
@@ -140,7 +142,7 @@ func (s *shard) open(sub flow.Submission) (run *flow.Run, events []flow.Event, e
 	return flow.Open(sub, s.clock.now())
 }
 
-func newRun(sub *flow.Submission, run *flow.Run, at time.Time, owned bool) *store.NewRun {
+func newRun(sub *flow.Submission, run *flow.Run, events []flow.Event, owned bool) *store.NewRun {
 	v := run.Submitted()
 	status := flow.RunStatusQueued
 	if owned {
@@ -149,7 +151,7 @@ func newRun(sub *flow.Submission, run *flow.Run, at time.Time, owned bool) *stor
 	return &store.NewRun{
 		Tenant: sub.Tenant, Workflow: v.Workflow, Version: v.Version, Hash: sub.Workflow.Hash, Status: status,
 		Stakes: v.Stakes, Mode: v.Mode, Priority: v.Priority, Labels: v.Labels, Preview: flow.Preview(v.Input),
-		StepsTotal: len(sub.Workflow.Steps), Format: flow.FormatMax, Owned: owned, At: at,
+		StepsTotal: len(sub.Workflow.Steps), Format: run.Format(), Owned: owned, At: events[0].At,
 	}
 }
 
@@ -158,7 +160,7 @@ func (s *shard) takeLoaded(l *loaded) {
 		s.leavePlaceOf(l)
 		return
 	}
-	h := &holding{run: l.run, durable: l.run.Seq(), counted: l.run.Seq(), crashes: l.crashes}
+	h := &holding{run: l.run, durable: l.run.Seq(), counted: l.run.Seq(), crashes: l.crashes, format: l.run.Format()}
 	if !l.run.AtWork() { // nothing of it was at work when its node died
 		h.crashes = max(0, h.crashes-1)
 	}
@@ -239,9 +241,12 @@ func (s *shard) after(h *holding, change *store.Change) {
 	}
 	if wake, ok := h.run.Rest(s.clock.now()); ok && len(h.hands) == 0 {
 		change.Row = s.row(h, true)
-		change.Row.Status, change.Row.WaitingFor, change.Row.WakeAt = flow.RunStatusWaiting, "retry", &wake
+		change.Row.Status, change.Row.WaitingFor, change.Row.WakeAt = flow.RunStatusWaiting, h.run.WaitingFor(), &wake
 		h.leaving = true
 		return
+	}
+	if h.run.Format() > h.format { // with the events that raise it: a node that cannot read them must never claim the run
+		change.Row = s.row(h, false)
 	}
 	s.schedule(h)
 }
@@ -249,7 +254,8 @@ func (s *shard) after(h *holding, change *store.Change) {
 func spendLine(hour time.Time, run *flow.Run, c flow.Charge) store.SpendLine {
 	line := store.SpendLine{
 		Hour: hour, Tenant: run.Tenant, Workflow: run.Workflow().Name, Agent: c.Agent, Provider: c.Call.Provider,
-		Model: c.Call.Model, Simulated: c.Call.Simulated, Calls: 1, Tokens: c.Call.Tokens, Cost: c.Call.Cost,
+		Model: c.Call.Model, Simulated: c.Call.Simulated, Calls: 1, Tokens: c.Call.Tokens.Coarse(), Cost: c.Call.Cost,
+		Baseline: c.Call.Baseline, CacheSaved: c.Call.CacheSaved,
 	}
 	if c.Call.Unpriced {
 		line.Unpriced = 1
@@ -264,11 +270,13 @@ func (s *shard) touchRow(h *holding) {
 
 func (s *shard) row(h *holding, release bool) *store.Row {
 	sum := h.run.Summary()
+	h.format = h.run.Format()
 	row := &store.Row{
 		Status: sum.Status, Stage: sum.Stage, Preview: sum.Preview, Error: sum.Error, Sum: sum.Sum,
-		StepsDone: sum.StepsDone, Release: release, Crashes: h.crashes, Format: flow.FormatMax,
+		StepsDone: sum.StepsDone, Release: release, Crashes: h.crashes, Format: h.format,
 		StartedAt: optional(sum.StartedAt), FinishedAt: optional(sum.FinishedAt),
 	}
+	row.Sum.Tokens = row.Sum.Tokens.Coarse()
 	if release {
 		row.Crashes = 0
 	}

@@ -27,7 +27,7 @@ var floors = map[string]int{
 
 	"api": 5, "api/client": 5, "internal/bench": 5,
 
-	"internal/engine": 4, "internal/worker": 4,
+	"internal/engine": 4, "internal/worker": 4, "internal/ledger": 4, "internal/peers": 4,
 
 	"internal/store": 3, "internal/gateway": 3, "internal/gateway/provider": 3, "internal/tool": 3,
 
@@ -38,14 +38,15 @@ var floors = map[string]int{
 	"internal/fault": 0, "internal/usage": 0, "internal/telemetry": 0,
 
 	"migrations": aside, "internal/pgembed": aside, "internal/pgtest": aside,
-	"internal/e2e": aside, "internal/chaos": aside, "internal/floors": aside, "examples": aside,
+	"internal/e2e": aside, "internal/chaos": aside, "internal/floors": aside, "internal/upstream": aside, "examples": aside,
 }
 
 // doors are the only ones who may import an aside package from a floor.
 var doors = map[string][]string{
-	"migrations":       {"internal/store", "internal/pgtest", "cmd/fermata"},
-	"internal/pgembed": {"internal/pgtest", "cmd/fermata"},
-	"examples":         {"cmd/fermata"},
+	"migrations":        {"internal/store", "internal/pgtest", "cmd/fermata"},
+	"internal/pgembed":  {"internal/pgtest", "cmd/fermata"},
+	"internal/upstream": {"internal/bench", "cmd/fermata"},
+	"examples":          {"cmd/fermata"},
 }
 
 // pure packages are told everything: they have no clock, no IO and nothing to cancel.

@@ -12,7 +12,7 @@ import (
 // apply folds one event. It is total and evaluates no expression, so that a log reads alike under any later binary;
 // what the tables of moves do not allow is noted in r.broken.
 func (r *Run) apply(e Event, body any) {
-	r.seq = e.Seq
+	r.seq, r.format = e.Seq, max(r.format, e.V)
 	if e.Step != "" {
 		def := r.w.Step(e.Step)
 		if def == nil {
@@ -28,7 +28,7 @@ func (r *Run) apply(e Event, body any) {
 func (r *Run) applyRun(e Event, body any) {
 	switch b := body.(type) {
 	case *Submitted:
-		r.submitted, r.createdAt, r.clockFrom = *b, e.At, e.At
+		r.submitted, r.createdAt, r.clockFrom, r.budget = *b, e.At, e.At, b.Budget
 		r.moveRun(RunStatusRunning)
 		r.enter(workflow.SectionMain, e)
 	case *Failing:
@@ -58,6 +58,10 @@ func (r *Run) applyRun(e Event, body any) {
 		r.ready, r.timed = nil, nil
 	case *Resumed:
 		r.applyResumed(e, b)
+	case *BudgetRaise:
+		r.applyRaised(e, b)
+	case *BudgetWarned:
+		r.warned = true
 	default:
 		r.broken = fmt.Errorf("%s names no step", e.Kind)
 	}
@@ -105,16 +109,12 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.charge(s, b.Calls)
 	case *Succeeded:
 		s.last, s.decoded, s.value = *b, false, nil
+		s.best = len(s.calls) + surest(b.Calls)
 		r.charge(s, b.Calls)
 		s.last.Calls = nil
 		r.settle(e, s, StepStatusSucceeded)
 	case *AttemptFailed:
-		s.failures = append(s.failures, b.Failure)
-		s.feedback, s.retryAt, s.turns = b.Class+": "+b.Message, b.RetryAt, nil
-		r.charge(s, b.Calls)
-		r.leaveWork(s)
-		r.moveStep(s, StepStatusRetrying)
-		r.retrying = append(r.retrying, s.def.Index)
+		r.applyAttemptFailed(s, b)
 	case *Failed:
 		s.failures = append(s.failures, b.Failure)
 		r.charge(s, b.Calls)
@@ -132,14 +132,29 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	}
 }
 
+func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
+	if b.Held != "" { // it goes on where it stands
+		failure := b.Failure
+		s.held, s.refusal, s.holds = b.Held, &failure, s.holds+1
+	} else {
+		s.failures = append(s.failures, b.Failure)
+		s.feedback, s.turns = b.Class+": "+b.Message, nil
+	}
+	s.retryAt = b.RetryAt
+	r.charge(s, b.Calls)
+	r.leaveWork(s)
+	r.moveStep(s, StepStatusRetrying)
+	r.retrying = append(r.retrying, s.def.Index)
+}
+
 func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	r.leaveWork(s)
 	r.moveStep(s, StepStatusRunning)
-	s.attempt, s.startSeq, s.queued = e.Attempt, e.Seq, false
+	s.attempt, s.startSeq, s.queued, s.held, s.stale = e.Attempt, e.Seq, false, "", false
 	if b.Input != nil {
 		s.input = b.Input
 	}
-	if s.startedAt.IsZero() || e.Attempt <= 1 {
+	if s.startedAt.IsZero() {
 		s.startedAt = e.At
 	}
 	if s.isLeaf() {

@@ -8,8 +8,31 @@ import (
 	"github.com/fermata-run/fermata/internal/usage"
 )
 
-// FormatMax is the highest version of event bodies this binary reads and writes.
-const FormatMax = 1
+// FormatMax is the highest version of event bodies this binary reads. It writes each event with the lowest version that
+// says it, so that nodes of the release before can go on with runs that hold nothing new.
+const FormatMax = formatBudget
+
+const (
+	formatFirst  = 1
+	formatBudget = 2 // a run may have a budget, and attempts may be held
+)
+
+// version is the lowest that binaries must know to read a body rightly.
+func version(body any) int16 {
+	switch b := body.(type) {
+	case *Submitted:
+		if b.Budget != nil {
+			return formatBudget
+		}
+	case *AttemptFailed:
+		if b.Held != "" { // an older binary would count it as an attempt
+			return formatBudget
+		}
+	case *BudgetRaise, *BudgetWarned:
+		return formatBudget
+	}
+	return formatFirst
+}
 
 // The bodies of events, by Kind. Fields are only ever added.
 type (
@@ -22,6 +45,7 @@ type (
 		Mode     string            `json:"mode"`
 		Priority int               `json:"priority"`
 		Labels   map[string]string `json:"labels,omitempty"`
+		Budget   *RunBudget        `json:"budget,omitempty"` // nil: none
 		Input    json.RawMessage   `json:"input"`
 	}
 	// Started is the body of step_started. Input is kept only where it could not be rendered alike again.
@@ -35,12 +59,14 @@ type (
 		Unresolved []string        `json:"unresolved,omitempty"`
 		Repaired   bool            `json:"repaired,omitempty"`
 		PromptHash string          `json:"prompt_hash,omitempty"`
-		ByHand     bool            `json:"by_hand,omitempty"` // set by an operator's resume
+		BelowGate  bool            `json:"below_gate,omitempty"` // no entry's answer was accepted; this is the best one
+		ByHand     bool            `json:"by_hand,omitempty"`    // set by an operator's resume
 		Calls      []usage.Call    `json:"calls,omitempty"`
 	}
-	// AttemptFailed is the body of attempt_failed.
+	// AttemptFailed is the body of attempt_failed. A held attempt goes on under its number, with its turns.
 	AttemptFailed struct {
 		Failure
+		Held    string       `json:"held,omitempty"` // what it waits for: budget
 		RetryAt time.Time    `json:"retry_at"`
 		Calls   []usage.Call `json:"calls,omitempty"`
 	}
@@ -83,6 +109,7 @@ type (
 		Output     json.RawMessage `json:"output,omitempty"`
 		OutputOf   Path            `json:"output_of,omitempty"`
 		Error      *Failure        `json:"error,omitempty"`
+		Savings    *Savings        `json:"savings,omitempty"` // nil: no model was called, or its price is not known
 		Provenance []Provenance    `json:"provenance,omitempty"`
 		Unresolved []Unresolved    `json:"unresolved,omitempty"`
 	}
@@ -110,8 +137,15 @@ type (
 		FallbackDepth int         `json:"fallback_depth"`
 		PromptHash    string      `json:"prompt_hash,omitempty"`
 		Repaired      bool        `json:"repaired,omitempty"`
+		BelowGate     bool        `json:"below_gate,omitempty"`
 		Cost          usage.Money `json:"cost_nano"`
 		Unpriced      bool        `json:"unpriced,omitempty"`
+	}
+	// Savings is what a run cost, and what its tokens would have cost uncached on the baseline model.
+	Savings struct {
+		Baseline   usage.Money `json:"baseline_nano"`
+		Cost       usage.Money `json:"cost_nano"`
+		CacheSaved usage.Money `json:"cache_saved_nano"` // of the difference, what providers' caches took off
 	}
 	// Unresolved is something an agent could not settle.
 	Unresolved struct {
@@ -152,7 +186,7 @@ func encodeSucceeded(b Succeeded) json.RawMessage {
 	out := make([]byte, 0, len(output)+16)
 	out = append(out, `{"output":`...)
 	out = append(out, output...)
-	if b.Confidence == nil && b.Unresolved == nil && !b.Repaired && b.PromptHash == "" && !b.ByHand && b.Calls == nil {
+	if b.Confidence == nil && b.Unresolved == nil && !b.Repaired && b.PromptHash == "" && !b.BelowGate && !b.ByHand && b.Calls == nil {
 		return append(out, '}')
 	}
 	b.Output = nil
@@ -211,6 +245,10 @@ func newBody(k Kind) any {
 		return new(Result)
 	case KindRunResumed:
 		return new(Resumed)
+	case KindRunBudgetRaised:
+		return new(BudgetRaise)
+	case KindBudgetWarned:
+		return new(BudgetWarned)
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ type (
 	Reported struct{ Report Report }
 	// Told: a message from the inbox.
 	Told struct {
-		Kind string // cancel, resume
+		Kind string // cancel, resume, budget
 		Body json.RawMessage
 	}
 	// Fired: the time that Due named has come.
@@ -36,6 +36,7 @@ func (Claimed) cause()  {}
 const (
 	ToldCancel = "cancel" // Cancelling
 	ToldResume = "resume" // Resume
+	ToldBudget = "budget" // BudgetRaise
 )
 
 // Limits in time.
@@ -60,6 +61,7 @@ func (r *Run) Decide(c Cause, now time.Time) []Event {
 		}
 		r.fired()
 	}
+	r.warn()
 	r.advance()
 	return r.take()
 }
@@ -106,7 +108,7 @@ func (r *Run) end() {
 			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ended"})
 		}
 	}
-	result := &Result{Provenance: r.provenance(), Unresolved: r.unresolved()}
+	result := &Result{Provenance: r.provenance(), Unresolved: r.unresolved(), Savings: r.savings()}
 	switch r.fate {
 	case RunStatusFailed:
 		result.Error = r.failure
@@ -147,16 +149,19 @@ func (r *Run) reported(rep Report) {
 	}
 	o := rep.Outcome
 	switch {
-	case o.Failure == nil && (!r.cut || r.fate != RunStatusCancelled):
+	case o.Failure == nil && (!r.cut || r.fate != RunStatusCancelled || s.isUnsafe()): // what is known of its effect is kept
 		r.emit(KindStepSucceeded, s, &Succeeded{
 			Output: o.Output, Confidence: o.Confidence, Unresolved: o.Unresolved,
-			Repaired: o.Repaired, PromptHash: o.PromptHash, Calls: o.Calls,
+			Repaired: o.Repaired, PromptHash: o.PromptHash, BelowGate: o.BelowGate, Calls: o.Calls,
 		})
 	case r.cut:
-		r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason(), Discarded: o.Failure == nil, Calls: o.Calls})
+		known := o.Unbegun || o.Failure != nil && o.Failure.Class != classCancelled && o.Failure.Class != classTimeout
+		r.cutOff(s, known, &Cancelled{Reason: r.cutReason(), Discarded: o.Failure == nil, Calls: o.Calls})
 	case o.Failure.Class == classCancelled:
 		// The node stopped the worker, not the run: the attempt is still open and runs again under its number.
 		r.discard(s, rep)
+	case o.OutOfBudget && r.mayGoOn():
+		r.hold(s, o)
 	case r.mayRetry(s, o.Failure.Class):
 		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls})
 	default:
@@ -221,8 +226,8 @@ func (r *Run) claimed() {
 		switch {
 		case s.startSeq > r.folded:
 		case r.cut:
-			r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason()})
-		case s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe:
+			r.cutOff(s, false, &Cancelled{Reason: r.cutReason()})
+		case s.isUnsafe():
 			r.fail(s, &Failed{Failure: Failure{
 				Class:   classOutcomeUnknown,
 				Message: "the node died while the tool was at work; whether it had its effect is not known: look, then resume with the step's output set by hand",
@@ -276,7 +281,7 @@ func (r *Run) timeoutContainer(c *step) {
 	for _, i := range append(slices.Clone(r.open), r.retrying...) {
 		for p := r.steps[i].def.Parent; p != nil; p = p.Parent {
 			if p == c.def {
-				r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: "container_timeout"})
+				r.cutOff(&r.steps[i], false, &Cancelled{Reason: "container_timeout"})
 				break
 			}
 		}
@@ -288,8 +293,21 @@ func (r *Run) timeoutContainer(c *step) {
 
 func (r *Run) cancelOpen(reason string) {
 	for _, i := range append(slices.Clone(r.open), r.retrying...) {
-		r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: reason})
+		r.cutOff(&r.steps[i], false, &Cancelled{Reason: reason})
 	}
+}
+
+// cutOff ends an attempt that is not waited for any more. Of an unsafe tool at work it is not known what came of it,
+// unless it said so.
+func (r *Run) cutOff(s *step, known bool, c *Cancelled) {
+	if known || s.status != StepStatusRunning || !s.isUnsafe() {
+		r.emit(KindStepCancelled, s, c)
+		return
+	}
+	r.emit(KindStepFailed, s, &Failed{Calls: c.Calls, Failure: Failure{
+		Class:   classOutcomeUnknown,
+		Message: "the tool was cut while it was at work (" + c.Reason + "); whether it had its effect is not known: look",
+	}})
 }
 
 // told applies a message. One that the state does not allow (any more) changes nothing.
@@ -306,5 +324,7 @@ func (r *Run) told(t Told) {
 		if json.Unmarshal(t.Body, &body) == nil {
 			r.resume(body)
 		}
+	case ToldBudget:
+		r.toldBudget(t)
 	}
 }

@@ -35,6 +35,8 @@ const (
 	KindRunFailed        Kind = "run_failed"        // Result
 	KindRunCancelled     Kind = "run_cancelled"     // Result
 	KindRunResumed       Kind = "run_resumed"       // Resumed
+	KindRunBudgetRaised  Kind = "run_budget_raised" // BudgetRaise
+	KindBudgetWarned     Kind = "budget_warned"     // BudgetWarned
 )
 
 // Path names a step within its run: "review"; steps inside maps and loops will read "map.3.review".
@@ -52,6 +54,9 @@ type Event struct {
 	Body    json.RawMessage
 }
 
+// Held reports whether the event is of an attempt that is held, and goes on later under its number.
+func (e Event) Held() bool { return e.Kind == KindAttemptFailed && e.V >= formatBudget }
+
 // Submission is what a run starts from.
 type Submission struct {
 	ID              uuid.UUID // UUIDv7
@@ -62,6 +67,8 @@ type Submission struct {
 	Labels          map[string]string
 	Stakes, Mode    string // override the definition's; empty: the definition's
 	Priority        int    // 0–9; -1: the definition's
+	// Budget lowers the definition's, or gives one where there is none; zero fields: the definition's, else the defaults.
+	Budget *workflow.Budget
 }
 
 // Attempt is all a worker needs to do one attempt of a step.
@@ -88,6 +95,8 @@ type Budget struct {
 	Cost   usage.Money // 0: no limit in money
 	Tokens int64       // 0: no limit in tokens
 	Spent  usage.Sum   // by what is in the log
+
+	OnExceeded workflow.OnExceeded
 }
 
 // Prompted is the rendered input of an agent step.
@@ -118,10 +127,13 @@ type Outcome struct {
 	Repaired   bool         // the answer was mended before it met its contract
 	Calls      []usage.Call // since the last reported turn
 	PromptHash string       // of what the model was sent first; empty for tools
+	BelowGate  bool         // no model's answer was accepted; this is the best one
 	Failure    *Failure     // nil: success
 	// OutOfBudget: the failure is a budget that refused the call and may be raised. Such an attempt waits and is not
 	// counted as one.
 	OutOfBudget bool
+	// Unbegun: the attempt was cut before it asked anything of anybody, so that nothing can have come of it.
+	Unbegun bool
 }
 
 // Report is what a worker says of an attempt: a turn to be checkpointed, or the outcome. Exactly one is set.

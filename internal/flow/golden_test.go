@@ -3,6 +3,7 @@ package flow_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,6 +22,7 @@ type goldenLog struct {
 	Status     string        `json:"status"`
 	Steps      []string      `json:"steps"` // path status generation.attempt
 	Output     string        `json:"output"`
+	Money      []string      `json:"money,omitempty"` // since version 2: the budget, what is held, what was spent and saved
 }
 
 type goldenEvent struct {
@@ -72,7 +74,19 @@ func goldenOf(run *flow.Run) goldenLog {
 	for _, s := range v.Steps {
 		g.Steps = append(g.Steps, s.Path+" "+string(s.Status)+" "+string(rune('0'+s.Gen))+"."+string(rune('0'+s.Attempt)))
 	}
+	if v.Budget != nil {
+		g.Money = append(g.Money, fmt.Sprintf("limits $%s %d warned=%v format=%d", v.Budget.Cost, v.Budget.Tokens, v.Budget.Warned, run.Format()))
+		for _, s := range v.Steps {
+			if s.Held != "" || s.BelowGate {
+				g.Money = append(g.Money, fmt.Sprintf("%s held=%s below_gate=%v", s.Path, s.Held, s.BelowGate))
+			}
+		}
+		g.Money = append(g.Money, fmt.Sprintf("spent $%s %d in %d calls", v.Sum.Cost, v.Sum.Tokens.Total(), v.Sum.Calls))
+	}
 	if v.Result != nil {
+		if v.Result.Savings != nil {
+			g.Money = append(g.Money, fmt.Sprintf("baseline $%s cost $%s cache $%s", v.Result.Savings.Baseline, v.Result.Savings.Cost, v.Result.Savings.CacheSaved))
+		}
 		var output bytes.Buffer // the file is indented
 		if json.Compact(&output, v.Result.Output) == nil {
 			g.Output = output.String()

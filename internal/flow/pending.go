@@ -36,6 +36,7 @@ func (r *Run) Attempt(start Start) Attempt {
 	a := Attempt{
 		Run: r.ID, Tenant: r.Tenant, Workflow: r.w.Name, Step: s.def, Path: s.def.Path, Gen: s.gen, No: s.attempt,
 		Input: s.input, Turns: s.turns, Key: sideEffectKey(r.ID[:], s.def.Path), Deadline: r.deadline(s),
+		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(),
 	}
 	if s.def.Retry.Feedback {
 		a.Feedback = s.feedback
@@ -89,11 +90,22 @@ func (r *Run) Due() time.Time {
 }
 
 // Rest reports whether the run may be parked: nothing is at work and nothing is due soon. Wake is when it must be
-// claimed again at the latest.
+// claimed again at the latest. A run that is being cancelled stays where it is: that takes minutes at most, and the row
+// of a parked run would say that it waits.
 func (r *Run) Rest(now time.Time) (wake time.Time, ok bool) {
-	if r.status.Ended() || len(r.open) > 0 {
+	if r.status.Ended() || r.status == RunStatusCancelling || len(r.open) > 0 {
 		return time.Time{}, false
 	}
 	due := r.Due()
 	return due, due.Sub(now) >= parkAfter
+}
+
+// WaitingFor says what a run that may be parked waits for: budget, if an attempt is held for one, else retry.
+func (r *Run) WaitingFor() string {
+	for _, i := range r.retrying {
+		if held := r.steps[i].held; held != "" {
+			return held
+		}
+	}
+	return "retry"
 }

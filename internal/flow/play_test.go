@@ -109,7 +109,7 @@ func (s *stage) command(text string) string {
 		}
 		s.now = s.now.Add(d)
 		return s.decide(flow.Fired{})
-	case "cancel", "resume":
+	case "cancel", "resume", "budget":
 		if rest == "" {
 			rest = "{}"
 		}
@@ -125,9 +125,24 @@ func (s *stage) command(text string) string {
 		return s.pending()
 	case "rest":
 		wake, ok := s.run.Rest(s.now)
-		return fmt.Sprintf("park=%v due=+%s\n", ok, s.run.Due().Sub(playStart).Round(time.Second)) + map[bool]string{true: "wake=+" + wake.Sub(playStart).Round(time.Second).String() + "\n"}[ok]
+		said := fmt.Sprintf("park=%v due=+%s\n", ok, s.run.Due().Sub(playStart).Round(time.Second))
+		if ok {
+			said += "wake=+" + wake.Sub(playStart).Round(time.Second).String() + "\n"
+		}
+		if waiting := s.run.View().WaitingFor; waiting == flow.HeldBudget {
+			said += "waiting_for=budget\n"
+		}
+		return said
 	case "steps":
 		return s.steps()
+	case "can-raise":
+		var b flow.BudgetRaise
+		if err := json.Unmarshal([]byte(rest), &b); err != nil {
+			s.t.Fatal(err)
+		}
+		return fmt.Sprintf("%v\n", s.run.CanRaise(b))
+	case "format":
+		return fmt.Sprintf("%d\n", s.run.Format())
 	case "can-resume":
 		set := map[string]json.RawMessage{}
 		if rest != "" {
@@ -151,7 +166,8 @@ func (s *stage) submit(input string) string {
 	return show(events)
 }
 
-// report reads "step[#gen.no] ok <json> [confidence=n]", "… fail <class> <message>", "… turn <text>".
+// report reads "step[#gen.no] ok <json>", "… best <json>" below the gate, "… fail <class> <message>", "… turn <text>", "… refused <message>" by a budget,
+// "… unbegun".
 func (s *stage) report(text string) flow.Report {
 	words := strings.SplitN(text, " ", 3)
 	path, name, named := strings.Cut(words[0], "#")
@@ -174,9 +190,17 @@ func (s *stage) report(text string) flow.Report {
 	switch words[1] {
 	case "ok":
 		rep.Outcome = &flow.Outcome{Output: json.RawMessage(rest)}
+	case "best":
+		rep.Outcome = &flow.Outcome{Output: json.RawMessage(rest), BelowGate: true}
 	case "fail":
 		class, message, _ := strings.Cut(rest, " ")
 		rep.Outcome = &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
+	case "refused":
+		rep.Outcome = &flow.Outcome{OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
+		return rep
+	case "unbegun":
+		rep.Outcome = &flow.Outcome{Unbegun: true, Failure: &flow.Failure{Class: "cancelled", Message: "before it began"}}
+		return rep
 	case "turn":
 		rep.Turn = &flow.Turn{Reply: rest, Calls: []usage.Call{call}}
 	default:
@@ -184,8 +208,23 @@ func (s *stage) report(text string) flow.Report {
 	}
 	if rep.Outcome != nil && s.w.Step(path).Agent != nil {
 		rep.Outcome.Calls = []usage.Call{call}
+		if words[1] == "best" { // of three, the second
+			rep.Outcome.Calls = rejected(call, 20, 28, 25)
+		}
 	}
 	return rep
+}
+
+// rejected are calls at the entries of a chain whose answers were not accepted.
+func rejected(call usage.Call, confidences ...float64) []usage.Call {
+	var calls []usage.Call
+	for depth, confidence := range confidences {
+		c := call
+		c.Class, c.Depth, c.Confidence, c.Model = "low_confidence", depth, &confidence, fmt.Sprint("m", depth)
+		c.Baseline, c.CacheSaved = 3_000, 10
+		calls = append(calls, c)
+	}
+	return calls
 }
 
 func (s *stage) decide(c flow.Cause) string {
@@ -239,6 +278,9 @@ func (s *stage) pending() string {
 	for start := range s.run.Pending {
 		a := s.run.Attempt(start)
 		fmt.Fprintf(&out, "%s#%d.%d after=%d input=%s", a.Path, a.Gen, a.No, start.Seq, a.Input)
+		if a.Budget != nil {
+			fmt.Fprintf(&out, " budget=$%s/$%s,%d/%d", a.Budget.Spent.Cost, a.Budget.Cost, a.Budget.Spent.Tokens.Total(), a.Budget.Tokens)
+		}
 		if len(a.Turns) > 0 {
 			fmt.Fprintf(&out, " turns=%d", len(a.Turns))
 		}
@@ -258,7 +300,11 @@ func (s *stage) steps() string {
 	v := s.run.View()
 	fmt.Fprintf(&out, "run %s %s\n", v.Status, v.Section)
 	for _, st := range v.Steps {
-		fmt.Fprintf(&out, "%s %s %d.%d %s\n", st.Path, st.Status, st.Gen, st.Attempt, st.Output)
+		fmt.Fprintf(&out, "%s %s %d.%d %s", st.Path, st.Status, st.Gen, st.Attempt, st.Output)
+		if st.Held != "" {
+			fmt.Fprintf(&out, "held for %s: %s", st.Held, st.Refusal.Message)
+		}
+		out.WriteString("\n")
 	}
 	return out.String()
 }
@@ -271,6 +317,9 @@ func show(events []flow.Event) string {
 		fmt.Fprintf(&out, "%d %s", e.Seq, e.Kind)
 		if e.Step != "" {
 			fmt.Fprintf(&out, " %s#%d.%d", e.Step, e.Gen, e.Attempt)
+		}
+		if e.V > 1 {
+			fmt.Fprintf(&out, " v%d", e.V)
 		}
 		if len(e.Body) > 0 {
 			fmt.Fprintf(&out, " %s", hashes.ReplaceAllString(string(e.Body), `"hash":"…"`))

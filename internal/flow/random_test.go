@@ -22,6 +22,7 @@ spec: workflow/v1
 name: random
 max_parallel: 3
 timeout: 1h
+budget: {usd: 0.00000002, tokens: 40}
 input: {type: object, properties: {a: {type: boolean, default: true}, k: {type: integer, default: 1}}}
 agents:
   w: {model: gpt-4o}
@@ -69,7 +70,7 @@ func compile(t interface{ Fatal(...any) }, definition string) *workflow.Workflow
 
 // TestRandomRuns: whatever happens to a run and in whatever order, with crashes in between, the rules never panic,
 // what is finished never moves within its generation, the same causes give the same events, the fold of the events
-// is the state, other expressions do not change what a log folds to, a time that has come is dealt with, and every run
+// is the state and orders the same attempts, other expressions do not change what a log folds to, a time that has come is dealt with, and every run
 // can be brought to an end.
 func TestRandomRuns(t *testing.T) {
 	w := compile(t, randomDefinition)
@@ -123,7 +124,7 @@ func (m *machine) decide(t *rapid.T, c flow.Cause) {
 }
 
 func (m *machine) cause(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"report", "report", "report", "report", "late", "wait", "cancel", "resume", "crash"}).Draw(t, "cause") {
+	switch rapid.SampledFrom([]string{"report", "report", "report", "report", "late", "wait", "cancel", "resume", "budget", "crash"}).Draw(t, "cause") {
 	case "report":
 		m.report(t, false)
 	case "late":
@@ -139,8 +140,11 @@ func (m *machine) cause(t *rapid.T) {
 			m.decide(t, flow.Told{Kind: flow.ToldCancel, Body: json.RawMessage(`{}`)})
 		}
 	case "resume":
-		body := rapid.SampledFrom([]string{`{}`, `{"set":{"d1":{"v":1}}}`, `{"set":{"two":"by hand","last":{}}}`, `{"set":{"grp":1}}`, `nonsense`}).Draw(t, "body")
+		body := rapid.SampledFrom([]string{`{}`, `{"set":{"d1":{"v":1}}}`, `{"set":{"two":"by hand","last":{}}}`, `{"set":{"grp":1}}`, `{"budget":{"cost_nano":500}}`, `nonsense`}).Draw(t, "body")
 		m.decide(t, flow.Told{Kind: flow.ToldResume, Body: json.RawMessage(body)})
+	case "budget":
+		body := rapid.SampledFrom([]string{``, `{}`, `{"cost_nano":30}`, `{"cost_nano":60,"tokens":20}`, `{"tokens":90}`, `nonsense`}).Draw(t, "body")
+		m.decide(t, flow.Told{Kind: flow.ToldBudget, Body: json.RawMessage(body)})
 	case "crash":
 		m.crash(t)
 	}
@@ -181,11 +185,13 @@ func (m *machine) report(t *rapid.T, mustSucceed bool) bool {
 
 func outcome(t *rapid.T) *flow.Outcome {
 	o := &flow.Outcome{Calls: []usage.Call{{Provider: "p", Model: "m", Cost: 3, Tokens: usage.Tokens{Input: 2}}}}
-	switch class := rapid.SampledFrom([]string{"", "", "", "server", "tool_error", "cancelled", "invalid_request"}).Draw(t, "class"); class {
+	switch class := rapid.SampledFrom([]string{"", "", "", "server", "tool_error", "cancelled", "invalid_request", "budget_exceeded"}).Draw(t, "class"); class {
 	case "":
 		o.Output = json.RawMessage(`{"v":1}`)
 	default:
 		o.Failure = &flow.Failure{Class: class, Message: "m"}
+		o.OutOfBudget = class == "budget_exceeded"
+		o.Unbegun = class == "cancelled" && rapid.Bool().Draw(t, "unbegun")
 	}
 	return o
 }
@@ -208,8 +214,54 @@ func (m *machine) check(t *rapid.T, changed *workflow.Workflow) {
 		if diff := diffViews(view, again.View()); diff != "" {
 			t.Fatalf("the fold with %s rules differs from the state:\n%s", name, diff)
 		}
+		if diff := cmp.Diff(pendingOf(m.run), pendingOf(again), cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("the fold with %s rules orders other attempts:\n%s", name, diff)
+		}
 	}
 	m.checkSettled(t, view)
+	m.checkBudget(t, view)
+}
+
+// pendingOf is what a run orders, but for the rendered inputs, which live in memory alone.
+func pendingOf(run *flow.Run) []flow.Attempt {
+	var list []flow.Attempt
+	for start := range run.Pending {
+		a := run.Attempt(start)
+		a.Step, a.Input = nil, nil
+		list = append(list, a)
+	}
+	return list
+}
+
+// checkBudget: of each limit is warned once at most, and only of one that is nearly spent; limits only rise; what was
+// held is not counted as an attempt; the format is the highest of the events.
+func (m *machine) checkBudget(t *rapid.T, view flow.View) {
+	limit, warned, format := *view.Submitted.Budget, false, int16(0)
+	for _, e := range m.log {
+		format = max(format, e.V)
+		switch e.Kind { //nolint:exhaustive // the others are not of the budget
+		case flow.KindRunBudgetRaised:
+			var b flow.BudgetRaise
+			if err := json.Unmarshal(e.Body, &b); err != nil || b.Cost != 0 && b.Cost <= limit.Cost || b.Tokens != 0 && b.Tokens <= limit.Tokens {
+				t.Fatalf("raised from %+v by %s: %v", limit, e.Body, err)
+			}
+			limit.Cost, limit.Tokens, warned = max(limit.Cost, b.Cost), max(limit.Tokens, b.Tokens), false
+		case flow.KindBudgetWarned:
+			var b flow.BudgetWarned
+			if err := json.Unmarshal(e.Body, &b); err != nil || warned || 10*b.Cost < 8*limit.Cost && 10*b.Tokens < 8*limit.Tokens {
+				t.Fatalf("warned (again: %v) of %+v: %s: %v", warned, limit, e.Body, err)
+			}
+			warned = true
+		}
+	}
+	if diff := cmp.Diff(&flow.BudgetView{RunBudget: limit, Warned: warned}, view.Budget); diff != "" || format != m.run.Format() {
+		t.Fatalf("format %d, not %d; the budget is another:\n%s", m.run.Format(), format, diff)
+	}
+	for _, s := range view.Steps {
+		if attempts := m.w.Step(s.Path).Retry.MaxAttempts; int(s.Attempt) > max(attempts, 1) {
+			t.Fatalf("%s is at attempt %d of %d", s.Path, s.Attempt, attempts)
+		}
+	}
 }
 
 // checkSettled: within a generation a settled step stays what it is, its output included.

@@ -11,7 +11,8 @@ import (
 
 // Resume is the body of a resume message: a failed run goes on from its last checkpoints.
 type Resume struct {
-	Set    map[Path]json.RawMessage `json:"set,omitempty"` // outputs given by hand
+	Set    map[Path]json.RawMessage `json:"set,omitempty"`    // outputs given by hand
+	Budget *BudgetRaise             `json:"budget,omitempty"` // nil: the limits stay
 	Reason string                   `json:"reason,omitempty"`
 	Actor  string                   `json:"actor,omitempty"`
 }
@@ -97,6 +98,11 @@ func (r *Run) resume(body Resume) {
 		}
 	}
 	r.emit(KindRunResumed, nil, b)
+	if body.Budget != nil {
+		raised := *body.Budget
+		raised.Actor = body.Actor
+		r.raise(raised)
+	}
 }
 
 func pointerToken(s string) string {

@@ -24,6 +24,7 @@ type Run struct {
 
 	seq     int32
 	folded  int32 // events up to here were read from the log
+	format  int16 // the highest version of its events
 	status  RunStatus
 	broken  error // an event that the tables do not allow: the log is not ours to go on with
 	section workflow.Section
@@ -46,6 +47,8 @@ type Run struct {
 	timed    []int // containers at work with a timeout
 	settled  int
 
+	budget *RunBudget // as it stands; nil: none
+	warned bool       // of the budget as it stands
 	sum    usage.Sum
 	result *Result
 
@@ -72,6 +75,11 @@ type step struct {
 	retryAt   time.Time
 	queued    bool // the time for the next attempt has come: it waits for a free place
 
+	held    string   // what the attempt waits for; empty: it is not held
+	refusal *Failure // that holds it
+	holds   int      // times an attempt was held, in this generation
+	stale   bool     // since the attempt started it was told that there may be money: a refusal may be from before
+
 	input    json.RawMessage // rendered; lost with the memory and rendered again by a claim
 	feedback string
 	turns    []Turn
@@ -81,6 +89,7 @@ type step struct {
 	failures []Failure // of the attempts of this generation, the final one included
 	skipped  string
 	calls    []usage.Call // of all attempts and generations
+	best     int          // of calls: whose answer was taken below the gate
 }
 
 // Charge is a model call that a decision has just recorded.
@@ -100,7 +109,7 @@ func Open(s Submission, now time.Time) (*Run, []Event, error) {
 	r.now = now
 	body := &Submitted{
 		Workflow: s.Workflow.Name, Version: s.WorkflowVersion, Hash: s.Workflow.Hash.String(),
-		Priority: s.Priority, Labels: s.Labels, Input: input,
+		Priority: s.Priority, Labels: s.Labels, Input: input, Budget: budgetOf(s),
 	}
 	if body.Priority < 0 {
 		body.Priority = s.Workflow.Priority
@@ -211,6 +220,9 @@ func (r *Run) Workflow() *workflow.Workflow { return r.w }
 // Seq is the number of events so far.
 func (r *Run) Seq() int32 { return r.seq }
 
+// Format is the highest version of its events: a binary that does not read it must leave the run alone.
+func (r *Run) Format() int16 { return r.format }
+
 // Status is where the run stands by its log.
 func (r *Run) Status() RunStatus { return r.status }
 
@@ -219,10 +231,10 @@ func (r *Run) Err() error { return r.broken }
 
 // emit records a fact: it is given its number, folded, and kept for the caller of Decide.
 func (r *Run) emit(k Kind, s *step, body any) {
-	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: 1, Body: encode(body)}
+	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: version(body), Body: encode(body)}
 	if s != nil {
 		e.Step, e.Gen, e.Attempt = s.def.Path, s.gen, s.attempt
-		if k == KindStepStarted && s.isLeaf() {
+		if k == KindStepStarted && s.isLeaf() && s.held == "" {
 			e.Attempt++
 		}
 	}

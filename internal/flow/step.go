@@ -18,6 +18,7 @@ const (
 	classTimeout        = "timeout"
 	classCancelled      = "cancelled"
 	classOutcomeUnknown = "outcome_unknown"
+	classLowConfidence  = "low_confidence"
 )
 
 // classGroups are the words of retry.classes that stand for several classes.
@@ -208,10 +209,15 @@ func (r *Run) lastOutput(steps []*workflow.Step) json.RawMessage {
 }
 
 func (r *Run) mayRetry(s *step, class string) bool {
-	if int(s.attempt) >= s.def.Retry.MaxAttempts || (r.section == workflow.SectionMain && r.fate != "") {
-		return false
-	}
-	return RetriesClass(s.def.Retry.Classes, class)
+	return int(s.attempt) < s.def.Retry.MaxAttempts && r.mayGoOn() && RetriesClass(s.def.Retry.Classes, class)
+}
+
+// mayGoOn: a main list that is decided waits for what is at work, and for nothing else.
+func (r *Run) mayGoOn() bool { return r.section != workflow.SectionMain || r.fate == "" }
+
+// isUnsafe: what it did to the world, if anything, must be known and not be done twice.
+func (s *step) isUnsafe() bool {
+	return s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe
 }
 
 // RetriesClass reports whether a list of classes and groups covers an error class.
@@ -236,12 +242,21 @@ func (r *Run) backoff(s *step) time.Duration {
 		limit = min(limit, float64(retry.Max))
 	}
 	if retry.Jitter {
-		h := fnv.New64a()
-		h.Write(r.ID[:])
-		h.Write([]byte(s.def.Path + "/" + strconv.Itoa(int(s.gen)) + "/" + strconv.Itoa(int(s.attempt))))
-		limit *= float64(mix(h.Sum64())>>11) / (1 << 53)
+		limit *= r.draw(s, 0)
 	}
 	return time.Duration(limit).Truncate(time.Microsecond)
+}
+
+// draw gives a number from 0 to 1 by the name of an attempt, and how often it was held.
+func (r *Run) draw(s *step, holds int) float64 {
+	h := fnv.New64a()
+	h.Write(r.ID[:])
+	name := s.def.Path + "/" + strconv.Itoa(int(s.gen)) + "/" + strconv.Itoa(int(s.attempt))
+	if holds > 0 {
+		name += "/" + strconv.Itoa(holds)
+	}
+	h.Write([]byte(name))
+	return float64(mix(h.Sum64())>>11) / (1 << 53)
 }
 
 // mix spreads a hash over all its bits (the finalizer of SplitMix64).

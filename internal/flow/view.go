@@ -25,6 +25,14 @@ type View struct {
 	Error      *Failure
 	Result     *Result // nil until the run has ended
 	RetryingAt time.Time
+	Budget     *BudgetView // nil: the run has none of its own
+	WaitingFor string      // of a run with nothing at work: budget, retry; else empty
+}
+
+// BudgetView is a run's budget as it stands; View.Sum is what of it is spent.
+type BudgetView struct {
+	RunBudget
+	Warned bool // since it was set or last raised
 }
 
 // StepView is the state of a step to look at.
@@ -48,6 +56,9 @@ type StepView struct {
 	Case       *int
 	ByHand     bool
 	Repaired   bool
+	BelowGate  bool     // no model's answer was accepted; this is the best one
+	Held       string   // what its attempt waits for until RetryAt: budget; empty: it is not held
+	Refusal    *Failure // that holds it
 	Sum        usage.Sum
 	Calls      []usage.Call
 }
@@ -64,6 +75,12 @@ func (r *Run) View() View {
 		if at := v.Steps[i].RetryAt; !at.IsZero() && (v.RetryingAt.IsZero() || at.Before(v.RetryingAt)) {
 			v.RetryingAt = at
 		}
+	}
+	if r.budget != nil {
+		v.Budget = &BudgetView{RunBudget: *r.budget, Warned: r.warned}
+	}
+	if len(r.open) == 0 && len(r.retrying) > 0 {
+		v.WaitingFor = r.WaitingFor()
 	}
 	return v
 }
@@ -85,13 +102,15 @@ func (r *Run) stepView(s *step) StepView {
 	switch s.status {
 	case StepStatusSucceeded:
 		v.Output, v.Confidence, v.Unresolved = s.last.Output, s.last.Confidence, s.last.Unresolved
-		v.ByHand, v.Repaired = s.last.ByHand, s.last.Repaired
+		v.ByHand, v.Repaired, v.BelowGate = s.last.ByHand, s.last.Repaired, s.last.BelowGate
 	case StepStatusFailed:
 		if n := len(s.failures); n > 0 {
 			v.Error = &s.failures[n-1]
 		}
 	case StepStatusRetrying:
-		v.RetryAt = s.retryAt
+		if v.RetryAt, v.Held = s.retryAt, s.held; s.held != "" {
+			v.Refusal = s.refusal
+		}
 	case StepStatusPending, StepStatusRunning, StepStatusSkipped, StepStatusCancelled:
 	}
 	if s.chosen >= 0 {
@@ -167,14 +186,28 @@ func (s *step) total() usage.Sum {
 	return sum
 }
 
-// answered is the last call that a model answered.
+// answered is the last call that a model answered, or whose answer was taken though it was not accepted.
 func (s *step) answered() (usage.Call, bool) {
+	if s.last.BelowGate && s.best < len(s.calls) {
+		return s.calls[s.best], true
+	}
 	for i := len(s.calls) - 1; i >= 0; i-- {
 		if s.calls[i].Class == "" {
 			return s.calls[i], true
 		}
 	}
 	return usage.Call{}, false
+}
+
+// surest is the index of the call whose answer is the best of those that were not accepted: the first of the surest.
+func surest(calls []usage.Call) int {
+	best, score := 0, -1.0
+	for i, c := range calls {
+		if c.Class == classLowConfidence && c.Confidence != nil && *c.Confidence > score {
+			best, score = i, *c.Confidence
+		}
+	}
+	return best
 }
 
 // provenance says of each agent step that succeeded who made its output.
@@ -190,7 +223,7 @@ func (r *Run) provenance() []Provenance {
 		list = append(list, Provenance{
 			Step: s.def.Path, Agent: s.def.Agent.Agent.Name, Role: s.def.Agent.Agent.Role,
 			Provider: call.Provider, Model: call.Model, Simulated: call.Simulated, Attempt: s.attempt,
-			FallbackDepth: call.Depth, PromptHash: s.last.PromptHash, Repaired: s.last.Repaired,
+			FallbackDepth: call.Depth, PromptHash: s.last.PromptHash, Repaired: s.last.Repaired, BelowGate: s.last.BelowGate,
 			Cost: total.Cost, Unpriced: total.Unpriced > 0,
 		})
 	}

@@ -13,9 +13,11 @@ import (
 // Budgets reserve what a call may cost before it is made and settle what it did cost. A call is made only under a
 // reservation, where any budget applies to it: then no number of calls at once can pass a limit together.
 type Budgets interface {
+	// Applies reports whether any budget bounds such a call. It costs no round trip; where it is not known it is true.
+	Applies(c Charge) bool
 	// Reserve sets the amount aside in every budget that applies, or in none: then the error is a *BudgetError. Any
 	// other error means that it is not known whether money is left, and the call must not be made. The zero Hold: no
-	// budget applies, nothing is to be settled.
+	// budget applies, nothing was set aside.
 	Reserve(ctx context.Context, c Charge) (Hold, error)
 	// Settle replaces what was set aside by what was spent, and keeps the line in the ledger if the call belongs to no
 	// run (a run's calls stand in its log). It does not block; what it was given is made durable soon, and by itself.
@@ -70,6 +72,9 @@ type Settlement struct {
 	Call   usage.Call // zero Try: no request was made; all of it is given back
 }
 
+// ClampMin is the shortest answer, in tokens, that a budget clamps a call to.
+const ClampMin = 256
+
 // OnHard says what becomes of a call that a budget has no money for.
 type OnHard string
 
@@ -115,5 +120,6 @@ func (e *BudgetError) Error() string {
 // unlimited is what a gateway without budgets goes by.
 type unlimited struct{}
 
+func (unlimited) Applies(Charge) bool                           { return false }
 func (unlimited) Reserve(context.Context, Charge) (Hold, error) { return Hold{}, nil }
 func (unlimited) Settle(Settlement)                             {}

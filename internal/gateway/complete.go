@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/gateway/provider"
@@ -12,117 +14,336 @@ import (
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
-// Complete makes one logical call: the entries of the chain in order, each with its retries, until one answers. Its
-// error is a *FailedError. The deadline of ctx bounds everything, waits included; it returns soon after ctx is done,
-// with the cost of what was begun.
+// Complete makes one logical call: the entries of the chain in order, each with its retries, until one answers and is
+// accepted. Its error is a *FailedError. The deadline of ctx bounds everything, waits included; it returns soon after
+// ctx is done, with the cost of what was begun.
 func (g *Gateway) Complete(ctx context.Context, req Request) (Answer, error) {
+	began := time.Now()
 	c := &completion{g: g, req: req, limit: req.CallsMax}
 	if c.limit <= 0 || c.limit > CallsMax {
 		c.limit = CallsMax
 	}
+	ctx, span := g.spanOf(ctx, &req)
 	answer, err := c.run(ctx)
+	endCall(span, &answer, err)
 	g.metrics.ModelCalls(req.Caller.Agent, c.calls)
+	g.metrics.ModelAsked(c.req.Chain.Name, max(time.Since(began)-c.upstream, 0), err == nil)
 	return answer, err
 }
 
 // completion is one logical call under way.
 type completion struct {
-	g     *Gateway
-	req   Request
-	limit int
+	g          *Gateway
+	req        Request
+	entries    []entry
+	rule       string // that chose the chain
+	noBaseline bool   // the baseline model would not have been asked
 
+	mu       sync.Mutex // entries that are hedged are asked at the same time
+	limit    int        // requests that may be made
+	begun    int        // requests that were, or are about to be
+	tries    map[int]int
 	calls    []usage.Call
-	failures []*provider.Error // one for each call that failed
-	window   int64             // an entry must take more tokens than this
+	failures []failure
+	best     *best
+	based    bool             // an answer has been compared with the baseline
+	counted  map[string]int64 // tokens of the prompt, by model
+	tooLong  int64            // the prompt did not fit a window of so many tokens
+	upstream time.Duration    // spent waiting for providers, in sum
+	told     *entry           // whose parts Stream was told of last
+}
+
+// entry is one entry of the chain and who serves it.
+type entry struct {
+	workflow.ChainEntry
+	route route
+	depth int
+	last  bool // nobody is left to be asked after it
+}
+
+// failure is why an entry did not answer.
+type failure struct {
+	entry   *entry
+	err     *provider.Error
+	asked   bool         // false: no request was made
+	until   time.Time    // when it may be asked again; zero: not known
+	shut    *refusal     // by its breaker
+	budget  *BudgetError // that refused it
+	handled bool         // a budget that refused and let a cheaper model be asked instead
+}
+
+// best is the surest of the answers that were not accepted.
+type best struct {
+	answer Answer
+	entry  *entry
+	score  float64
 }
 
 // verdict is what comes after an entry.
 type verdict uint8
 
 const (
-	verdictNext verdict = iota
-	verdictAnswered
-	verdictStop
+	verdictNext     verdict = iota // the next entry
+	verdictAnswered                // nobody else
+	verdictFinal                   // nobody else: every model would say so
+	verdictStop                    // nobody else: time, calls or money are used up
+	verdictCheaper                 // a budget wants a cheaper model
 )
 
 func (c *completion) run(ctx context.Context) (Answer, error) {
-	entries := c.req.Chain.Entries
-	if len(entries) == 0 {
-		return Answer{}, &FailedError{Class: string(provider.ClassInvalidRequest), Message: errNoEntries.Error()}
+	if err := c.plan(ctx); err != nil {
+		return Answer{}, err
 	}
-	for depth, e := range entries {
-		r, err := c.g.route(e.Model)
-		if err != nil {
-			c.note(usage.Call{Model: e.Model, Depth: depth, Try: 1}, &provider.Error{Class: provider.ClassNotFound, Message: err.Error()})
-			continue
-		}
-		if r.known != nil && r.known.contextTokens > 0 && r.known.contextTokens <= c.window {
-			continue
-		}
-		answer, v := c.entry(ctx, r, e, depth, depth == len(entries)-1)
-		switch v {
-		case verdictAnswered:
-			answer.Calls = c.calls
-			return answer, nil
-		case verdictStop:
-			return Answer{}, c.failed(ctx)
-		case verdictNext:
-		}
+	answer, v := c.walk(ctx)
+	if v != verdictAnswered && c.best != nil && c.req.Chain.AcceptBest && ctx.Err() == nil {
+		answer, v = c.takeBest(), verdictAnswered
 	}
-	return Answer{}, c.failed(ctx)
+	if v != verdictAnswered {
+		return Answer{}, c.failed(ctx)
+	}
+	answer.Calls, answer.Rule = c.calls, c.rule
+	return answer, nil
 }
 
-// entry asks one entry until it answers, or its failure says to leave it.
-func (c *completion) entry(ctx context.Context, r route, e workflow.ChainEntry, depth int, last bool) (Answer, verdict) {
-	retries, lessons := 0, 0
-	for try := 1; ; try++ {
-		if len(c.calls) >= c.limit || ctx.Err() != nil {
-			return Answer{}, verdictStop
-		}
-		reply, failure := c.call(ctx, r, e, depth, try)
-		if failure == nil {
-			return Answer{
-				Reply: reply, Provider: r.to.Name(), Asked: r.model, Depth: depth, Try: try,
-			}, verdictAnswered
-		}
-		rule := ruleOf(failure.Class)
-		switch {
-		case ctx.Err() != nil:
-			return Answer{}, verdictStop
-		case failure.Learned && lessons < lessonsMax: // the same question, put differently: at once, and not as a retry
-			lessons++
-		case !rule.next:
-			return Answer{}, verdictStop
-		case c.again(ctx, e, failure, retries, last):
-			retries++
-		default:
-			if failure.Class == provider.ClassContextLength && r.known != nil {
-				c.window = max(c.window, r.known.contextTokens)
-			}
-			return Answer{}, verdictNext
+// walk asks the entries in order.
+func (c *completion) walk(ctx context.Context) (Answer, verdict) {
+	for i := 0; i < len(c.entries); {
+		answer, v, used := c.ask(ctx, i)
+		i += used
+		switch v {
+		case verdictAnswered, verdictFinal, verdictStop:
+			return answer, v
+		case verdictCheaper:
+			return c.cheaper(ctx, i)
+		case verdictNext:
+			c.dropTooSmall(i)
 		}
 	}
+	return c.lastResort(ctx)
+}
+
+// plan works out who serves the entries, and passes over those who cannot do what is asked.
+func (c *completion) plan(ctx context.Context) error {
+	if len(c.req.Chain.Entries) == 0 && c.req.Route != "" {
+		chain, rule, err := c.chosen(ctx)
+		if err != nil {
+			return &FailedError{Class: string(provider.ClassNotFound), Message: err.Error(), Calls: c.calls}
+		}
+		c.req.Chain, c.rule = chain, rule
+	}
+	if len(c.req.Chain.Entries) == 0 {
+		return &FailedError{Class: string(provider.ClassInvalidRequest), Message: errNoEntries.Error()}
+	}
+	for depth, e := range c.req.Chain.Entries {
+		if depth < c.req.From {
+			continue
+		}
+		for _, r := range c.g.serving(e.Model, c.req.Caller.Mode) {
+			c.entries = append(c.entries, entry{ChainEntry: e, route: r, depth: depth})
+		}
+		if _, err := c.g.route(e.Model); err != nil {
+			c.passOver(&entry{ChainEntry: e, depth: depth}, provider.ClassNotFound, err.Error())
+		}
+	}
+	c.keepAble()
+	markLast(c.entries)
+	return nil
+}
+
+func markLast(entries []entry) {
+	for i := range entries {
+		entries[i].last = i == len(entries)-1
+	}
+}
+
+// keepAble drops the entries whose models are known not to do what is asked, and those with too small a window while a
+// later one has room.
+func (c *completion) keepAble() {
+	c.entries = slices.DeleteFunc(c.entries, func(e entry) bool {
+		why := c.unable(e.route.known)
+		if why != "" {
+			c.passOver(&e, provider.ClassCapabilityMismatch, why)
+		}
+		return why != ""
+	})
+	room := 0 // the last entry with room for the prompt
+	for i := range c.entries {
+		if c.over(&c.entries[i]) <= 0 {
+			room = i
+		}
+	}
+	for i := 0; i < room; i++ {
+		if over := c.over(&c.entries[i]); over > 0 {
+			c.passOver(&c.entries[i], provider.ClassContextLength, fmt.Sprintf("the prompt is about %d tokens longer than its window has room for", over))
+			c.entries = slices.Delete(c.entries, i, i+1)
+			i, room = i-1, room-1
+		}
+	}
+}
+
+func (c *completion) unable(k *known) string {
+	if k == nil {
+		return ""
+	}
+	if len(c.req.Ask.Tools) > 0 && !k.tools {
+		return "it takes no tools"
+	}
+	for _, m := range c.req.Ask.Messages {
+		if len(m.Images) > 0 && !k.vision {
+			return "it sees no pictures"
+		}
+	}
+	return ""
+}
+
+// dropTooSmall passes over the entries from i on whose window is no larger than one that a provider found too small.
+func (c *completion) dropTooSmall(i int) {
+	if c.tooLong == 0 {
+		return
+	}
+	rest := slices.DeleteFunc(c.entries[i:], func(e entry) bool {
+		k := e.route.known
+		small := k != nil && k.contextTokens > 0 && k.contextTokens <= c.tooLong
+		if small {
+			c.passOver(&e, provider.ClassContextLength, fmt.Sprintf("its window of %d tokens is no larger than one that the prompt did not fit", k.contextTokens))
+		}
+		return small
+	})
+	c.entries = c.entries[:i+len(rest)]
+	markLast(c.entries)
+}
+
+// ask asks entry i, and where the chain says so the one after it beside it. used is how many entries that took.
+func (c *completion) ask(ctx context.Context, i int) (answer Answer, v verdict, used int) {
+	if c.req.Chain.Hedge && i+1 < len(c.entries) && c.req.Stream == nil {
+		return c.hedged(ctx, i)
+	}
+	answer, v = c.tryEntry(ctx, &c.entries[i], tries{})
+	return answer, v, 1
+}
+
+// tries is how one entry is asked.
+type tries struct {
+	retries int  // requests made after a failure that is retried
+	lessons int  // requests made because its adapter learned something
+	longer  bool // the answer may be twice as long
+	waited  bool // for a throttle to pass
+	forced  bool // its breaker is open, and so are all others
+	hedged  bool // beside a slow one
+}
+
+// tryEntry asks one entry until it answers, or its failure says to leave it.
+func (c *completion) tryEntry(ctx context.Context, e *entry, t tries) (Answer, verdict) {
+	for {
+		if ctx.Err() != nil || !c.countIn() {
+			return Answer{}, verdictStop
+		}
+		answer, f := c.call(ctx, e, &t)
+		if f == nil {
+			return answer, verdictAnswered
+		}
+		if !f.asked {
+			c.countOut()
+		}
+		if overtaken(ctx) { // its request is written down; that it was cut is no failure of the chain
+			return Answer{}, verdictStop
+		}
+		c.note(*f)
+		if v, again := c.after(ctx, f, &t); !again {
+			return Answer{}, v
+		}
+	}
+}
+
+// after says what comes after a failure: the same entry again, or a verdict.
+func (c *completion) after(ctx context.Context, f *failure, t *tries) (v verdict, again bool) {
+	rule := ruleOf(f.err.Class)
+	switch {
+	case ctx.Err() != nil:
+		return verdictStop, false
+	case f.budget != nil && f.budget.OnHard == OnHardDowngrade:
+		return verdictCheaper, false
+	case f.budget != nil:
+		return verdictStop, false
+	case !f.asked:
+		return verdictNext, c.waitOut(ctx, f, t)
+	case c.told != nil && !c.req.Restarts: // a part of an answer is out and cannot be taken back
+		return verdictStop, false
+	case f.err.Learned && t.lessons < lessonsMax: // the same question, put differently: at once, and not as a retry
+		t.lessons++
+		return verdictNext, true
+	case f.err.Class == provider.ClassOutputTruncated && c.req.Chain.LongerOnce && !t.longer && c.canLonger(f.entry):
+		t.longer = true
+		return verdictNext, true
+	case f.err.Class == provider.ClassContentPolicy && c.req.Chain.OnPolicy:
+		return verdictNext, false
+	case !rule.next:
+		return verdictFinal, false
+	case c.again(ctx, f.entry, f.err, t.retries):
+		t.retries++
+		return verdictNext, true
+	}
+	return verdictNext, false
+}
+
+// countIn takes one of the requests that the logical call may make; false: there are no more.
+func (c *completion) countIn() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.begun >= c.limit {
+		return false
+	}
+	c.begun++
+	return true
+}
+
+// countOut gives a request back that was not made.
+func (c *completion) countOut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.begun--
 }
 
 // again decides whether the same entry is asked again, and waits for it.
-func (c *completion) again(ctx context.Context, e workflow.ChainEntry, failure *provider.Error, retries int, last bool) bool {
-	rule := ruleOf(failure.Class)
-	allowed := rule.retry || failure.Class == provider.ClassTimeout && e.RetryTimeouts
-	if !allowed || failure.NoRetry || retries >= e.Retries || rule.once && retries > 0 {
+func (c *completion) again(ctx context.Context, e *entry, failed *provider.Error, retries int) bool {
+	rule := ruleOf(failed.Class)
+	allowed := rule.retry || failed.Class == provider.ClassTimeout && e.RetryTimeouts
+	if !allowed || failed.NoRetry || retries >= e.Retries || rule.once && retries > 0 {
 		return false
 	}
-	wait := max(backoff(retries), failure.RetryAfter)
-	limit := waitMax
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		if limit = min(limit, left/2); last { // nobody else to ask: whatever fits
-			limit = left - time.Millisecond
-		}
+	wait := max(backoff(retries), failed.RetryAfter)
+	if wait > patience(ctx, e.last) {
+		return false
 	}
-	if wait > limit {
+	if !c.g.retryBudget(e.route.to.Name()).spend(time.Now()) {
+		c.g.metrics.RetryRefused(e.route.to.Name())
 		return false
 	}
 	return pause(ctx, wait)
+}
+
+// waitOut waits, once, until the last entry may be asked again that the provider wants to be left alone.
+func (c *completion) waitOut(ctx context.Context, f *failure, t *tries) bool {
+	if f.shut == nil || f.shut.class != provider.ClassRateLimited || !f.entry.last || t.waited {
+		return false
+	}
+	t.waited = true
+	wait := time.Until(f.until)
+	return wait <= min(patience(ctx, true), waitMax) && pause(ctx, wait)
+}
+
+// patience is how long an entry is waited for: half of what is left while there is another, whatever fits when there is
+// none.
+func patience(ctx context.Context, last bool) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return waitMax
+	}
+	left := time.Until(deadline)
+	if last {
+		return left - time.Millisecond
+	}
+	return min(waitMax, left/2)
 }
 
 // backoff is exponential with full jitter.
@@ -142,100 +363,102 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// call makes one request and writes it down.
-func (c *completion) call(ctx context.Context, r route, e workflow.ChainEntry, depth, try int) (provider.Reply, *provider.Error) {
-	if e.Timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, e.Timeout)
-		defer cancel()
-	}
-	line := usage.Call{Provider: r.to.Name(), Model: r.model, Simulated: r.to.Simulated, Depth: depth, Try: try}
-	price := c.g.price(r, c.g.now())
-	c.g.metrics.ModelInFlight(line.Provider, 1)
-	defer c.g.metrics.ModelInFlight(line.Provider, -1)
-	began := time.Now()
-	reply, err := r.to.Complete(ctx, provider.Call{
-		Model: r.model, Ask: c.req.Ask, MaxTokens: c.maxTokens(r), Seed: fmt.Sprintf("%s/%d.%d", c.req.Seed, depth, try),
-	})
-	line.Millis = time.Since(began).Milliseconds()
-	failure := asFailure(ctx, err)
-	if failure == nil {
-		line.Tokens, line.Estimated = reply.Tokens, reply.Estimated
-	} else {
-		line.Tokens, line.Estimated = failure.Tokens, failure.Estimated
-	}
-	if line.Tokens.Total() > 0 {
-		if price == nil {
-			line.Unpriced = true
-		} else {
-			line.Cost = price.Cost(line.Tokens)
+// lastResort is for a chain of which nobody was asked because every breaker is shut. One entry is tried all the same,
+// never all of them: of the open ones the one that would be asked again first, else one that is to be left alone for a
+// moment, after that moment.
+func (c *completion) lastResort(ctx context.Context) (Answer, verdict) {
+	var open, throttled *failure
+	sooner := func(f, than *failure) bool { return than == nil || f.until.Before(than.until) }
+	for i := range c.failures {
+		f := &c.failures[i]
+		switch {
+		case f.asked:
+			return Answer{}, verdictStop
+		case f.shut == nil:
+		case f.shut.forcible && sooner(f, open):
+			open = f
+		case f.shut.class == provider.ClassRateLimited && sooner(f, throttled):
+			throttled = f
 		}
 	}
-	c.note(line, failure)
-	return reply, failure
-}
-
-// maxTokens bounds the answer: as the agent says, else the default, never more than the model can.
-func (c *completion) maxTokens(r route) int {
-	n := c.req.Ask.MaxTokens
-	if n <= 0 {
-		n = TokensDefault
-		if r.known != nil && r.known.reasoning {
-			n = TokensReasoningDefault
-		}
-	}
-	if r.known != nil && r.known.outputTokens > 0 {
-		n = min(n, r.known.outputTokens)
-	}
-	return n
-}
-
-// asFailure takes what an adapter returned. One that breaks its word is unknown.
-func asFailure(ctx context.Context, err error) *provider.Error {
-	if err == nil {
-		return nil
-	}
-	var failure *provider.Error
 	switch {
-	case errors.As(err, &failure):
-		return failure
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return &provider.Error{Class: provider.ClassTimeout, Message: "no answer in time"}
-	case ctx.Err() != nil:
-		return &provider.Error{Class: provider.ClassCancelled, Message: "the call was cut"}
+	case open != nil:
+		return c.tryEntry(ctx, open.entry, tries{forced: true})
+	case throttled == nil || throttled.entry.last: // the last one has been waited for
+		return Answer{}, verdictStop
 	}
-	return &provider.Error{Class: provider.ClassUnknown, Message: err.Error()}
+	if wait := time.Until(throttled.until); wait > min(patience(ctx, true), waitMax) || !pause(ctx, wait) {
+		return Answer{}, verdictStop
+	}
+	return c.tryEntry(ctx, throttled.entry, tries{waited: true})
 }
 
-func (c *completion) note(line usage.Call, failure *provider.Error) {
-	if failure != nil {
-		line.Class, line.Message = string(failure.Class), failure.Message
-		c.failures = append(c.failures, failure)
-		c.g.log.Debug("model call failed", "provider", line.Provider, "model", line.Model, "class", line.Class, "message", line.Message)
+// cheaper asks what a budget that is nearly used up still pays for: the cheapest of the entries that are left, then the
+// cheapest model of the roster that can do it.
+func (c *completion) cheaper(ctx context.Context, from int) (Answer, verdict) {
+	refused := &c.failures[len(c.failures)-1]
+	for i := range c.failures {
+		if c.failures[i].budget != nil {
+			refused = &c.failures[i]
+		}
 	}
-	c.calls = append(c.calls, line)
+	refused.handled = true
+	c.rule = "budget:" + refused.budget.Budget
+	affordable := c.g.affordable(c.entries[min(from, len(c.entries)):], c.req, refused.budget.Left())
+	markLast(affordable)
+	for i := range affordable {
+		if answer, v := c.tryEntry(ctx, &affordable[i], tries{}); v != verdictNext && v != verdictCheaper {
+			return answer, v
+		}
+	}
+	return Answer{}, verdictStop
 }
 
-// failed tells of all that failed by the last failure that means something.
+// takeBest is the surest of the answers that were not accepted. Whoever listened to another one is told.
+func (c *completion) takeBest() Answer {
+	a := c.best.answer
+	a.BelowGate = true
+	for i := range c.calls {
+		if line := &c.calls[i]; line.Depth == a.Depth && line.Try == a.Try {
+			c.compare(line)
+		}
+	}
+	if c.req.Stream != nil && c.told != c.best.entry {
+		c.tellWhole(c.best.entry, a.Reply)
+	}
+	return a
+}
+
+func (c *completion) passOver(e *entry, class provider.Class, why string) {
+	c.note(failure{entry: e, err: &provider.Error{Class: class, Message: why}})
+}
+
+func (c *completion) note(f failure) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures = append(c.failures, f)
+	if k := f.entry.route.known; f.asked && f.err.Class == provider.ClassContextLength && k != nil {
+		c.tooLong = max(c.tooLong, k.contextTokens)
+	}
+	c.g.log.Debug("model did not answer", "model", f.entry.Model, "asked", f.asked, "class", f.err.Class, "message", f.err.Message)
+}
+
+// failed tells of all that failed by the failure that means most.
 func (c *completion) failed(ctx context.Context) *FailedError {
-	e := &FailedError{Calls: c.calls}
-	primary := len(c.failures) - 1
-	for i := primary; i >= 0; i-- {
-		if !ruleOf(c.failures[i].Class).minor {
-			primary = i
-			break
+	e := &FailedError{Calls: c.calls, Rule: c.rule}
+	if c.best != nil {
+		e.Best = &c.best.answer
+	}
+	if f := c.primary(); f != nil {
+		e.Class, e.Message, e.RetryAfter = string(f.err.Class), c.describe(f), f.err.RetryAfter
+		e.Budget = f.budget
+		if soonest := c.soonest(); soonest > 0 {
+			e.RetryAfter = soonest
 		}
 	}
-	if primary >= 0 {
-		f, line := c.failures[primary], c.calls[primary]
-		e.Class, e.RetryAfter = string(f.Class), f.RetryAfter
-		e.Message = fmt.Sprintf("%s: %s", line.Model, f.Message)
-		if line.Provider != "" && line.Provider != line.Model {
-			e.Message = fmt.Sprintf("%s at %s: %s", line.Model, line.Provider, f.Message)
-		}
-		if n := len(c.calls); n > 1 {
-			e.Message += fmt.Sprintf(" (the last that counts of %d failed calls)", n)
-		}
+	for i := range c.failures {
+		f := &c.failures[i]
+		e.Attempts = append(e.Attempts, Attempted{Model: f.entry.Model, Depth: f.entry.depth, Class: string(f.err.Class), Message: f.err.Message, Asked: f.asked})
 	}
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -247,4 +470,59 @@ func (c *completion) failed(ctx context.Context) *FailedError {
 		e.Message = "no request was made"
 	}
 	return e
+}
+
+// soonest is when any entry may be asked again, if none was; 0: not known.
+func (c *completion) soonest() (wait time.Duration) {
+	for i := range c.failures {
+		f := &c.failures[i]
+		if f.asked {
+			return 0
+		}
+		if f.until.IsZero() {
+			continue
+		}
+		if d := max(time.Until(f.until), time.Second); wait == 0 || d < wait {
+			wait = d
+		}
+	}
+	return wait
+}
+
+// primary is the failure to tell: the last one, unless it says something about the configuration only and another says
+// more. A request that was made says more than one that was not, and a budget that refused says most.
+func (c *completion) primary() *failure {
+	weight := func(f *failure) int {
+		minor := ruleOf(f.err.Class).minor
+		switch {
+		case f.handled:
+			return 0
+		case f.budget != nil:
+			return 4
+		case f.asked && !minor:
+			return 3
+		case f.asked || !minor:
+			return 2
+		}
+		return 1
+	}
+	var found *failure
+	for i := range c.failures {
+		if f := &c.failures[i]; found == nil || weight(f) >= weight(found) {
+			found = f
+		}
+	}
+	return found
+}
+
+func (c *completion) describe(f *failure) string {
+	name := f.entry.Model
+	if to := f.entry.route.to; to != nil && to.Name() != name {
+		name = fmt.Sprintf("%s at %s", f.entry.route.model, to.Name())
+	}
+	s := fmt.Sprintf("%s: %s", name, f.err.Message)
+	if n := len(c.failures); n > 1 {
+		s += fmt.Sprintf(" (the one that counts of %d failures)", n)
+	}
+	return s
 }

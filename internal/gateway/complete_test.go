@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/fermata-run/fermata/internal/agent"
 	"github.com/fermata-run/fermata/internal/gateway/provider"
+	"github.com/fermata-run/fermata/internal/telemetry"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -59,6 +61,10 @@ func (s *scripted) Complete(ctx context.Context, c provider.Call) (provider.Repl
 			e.Learned = true
 		case "final":
 			e.NoRetry = true
+		case "says": // parts of an answer come first
+			if c.Stream != nil {
+				c.Stream(provider.Delta{Text: value})
+			}
 		case "takes":
 			t := time.NewTimer(d)
 			defer t.Stop()
@@ -79,23 +85,21 @@ func (s *scripted) Complete(ctx context.Context, c provider.Call) (provider.Repl
 	return provider.Reply{}, e
 }
 
-// counted keeps what is counted.
-type counted struct {
-	mu     sync.Mutex
-	calls  int
-	flight int
-}
-
-func (c *counted) ModelCalls(_ string, calls []usage.Call) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.calls += len(calls)
-}
-
-func (c *counted) ModelInFlight(_ string, delta int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.flight += delta
+// counted sums a metric up over its series.
+func counted(t *testing.T, r *prometheus.Registry, name string) (sum float64) {
+	t.Helper()
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 func chain(entries ...workflow.ChainEntry) workflow.Chain { return workflow.Chain{Entries: entries} }
@@ -139,9 +143,9 @@ func TestChains(t *testing.T) {
 		{"and not longer", map[string][]string{"a": {"rate_limited wait=70s", "ok"}}, chain(workflow.ChainEntry{Model: "p/a", Retries: 3}), timed, 0, "a", "rate_limited"},
 		{"the deadline ends everything", map[string][]string{"a": {"ok takes=2m"}, "b": {"ok"}}, chain(workflow.ChainEntry{Model: "p/a"}, workflow.ChainEntry{Model: "p/b"}), timed, 0, "a", "timeout"},
 		{"no more calls than allowed", map[string][]string{"a": {"server"}}, chain(workflow.ChainEntry{Model: "p/a", Retries: 10}), time.Hour, 3, "a a a", "server"},
-		{"never more than 24", map[string][]string{"a": {"server"}}, chain(workflow.ChainEntry{Model: "p/a", Retries: 10}, workflow.ChainEntry{Model: "p/a", Retries: 10}, workflow.ChainEntry{Model: "p/a", Retries: 10}), time.Hour, 99, strings.TrimSpace(strings.Repeat("a ", CallsMax)), "server"},
+		{"never more than 24", map[string][]string{"a": {"rate_limited"}}, chain(workflow.ChainEntry{Model: "p/a", Retries: 10}, workflow.ChainEntry{Model: "p/a", Retries: 10}, workflow.ChainEntry{Model: "p/a", Retries: 10}), time.Hour, 99, strings.TrimSpace(strings.Repeat("a ", CallsMax)), "rate_limited"},
 		{"the last failure that means something is told", map[string][]string{"a": {"overloaded"}, "b": {"auth"}}, chain(workflow.ChainEntry{Model: "p/a"}, workflow.ChainEntry{Model: "p/b"}, workflow.ChainEntry{Model: "nobody/x"}), timed, 0, "a b", "overloaded"},
-		{"only failures of configuration: the last", map[string][]string{"a": {"auth"}}, chain(workflow.ChainEntry{Model: "p/a"}, workflow.ChainEntry{Model: "nobody/x"}), timed, 0, "a", "not_found"},
+		{"only failures of configuration: the one of a request", map[string][]string{"a": {"auth"}}, chain(workflow.ChainEntry{Model: "p/a"}, workflow.ChainEntry{Model: "nobody/x"}), timed, 0, "a", "auth"},
 		{"too long for one window: no smaller one is tried", map[string][]string{"gpt-4o": {"context_length"}, "grok-3": {"ok"}, "claude-haiku-4-5": {"ok"}}, chain(workflow.ChainEntry{Model: "p/gpt-4o"}, workflow.ChainEntry{Model: "p/gpt-4o-mini"}, workflow.ChainEntry{Model: "p/claude-haiku-4-5"}), timed, 0, "gpt-4o claude-haiku-4-5", "p/claude-haiku-4-5 2.1"},
 		{"no entries", nil, chain(), timed, 0, "", "invalid_request"},
 	} {
@@ -149,8 +153,8 @@ func TestChains(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := &scripted{name: "p", scripts: c.scripts}
 				q := &scripted{name: "q"} // so that p is not the only one
-				metrics := &counted{}
-				g, err := New(Config{Providers: []Provider{{Provider: p}, {Provider: q}}, Metrics: metrics})
+				registry := prometheus.NewRegistry()
+				g, err := New(Config{Providers: []Provider{{Provider: p}, {Provider: q}}, Metrics: telemetry.New(registry, telemetry.Build{})})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -176,8 +180,11 @@ func TestChains(t *testing.T) {
 				if diff := cmp.Diff(c.asked, strings.Join(asked, " ")); diff != "" {
 					t.Error(diff)
 				}
-				if metrics.calls != len(calls) || metrics.flight != 0 {
-					t.Errorf("counted %d of %d calls, %d still in flight", metrics.calls, len(calls), metrics.flight)
+				if n := counted(t, registry, "fermata_llm_requests_total"); int(n) != len(calls) {
+					t.Errorf("counted %v of %d calls", n, len(calls))
+				}
+				if n := counted(t, registry, "fermata_llm_requests_in_flight"); n != 0 {
+					t.Errorf("%v still in flight", n)
 				}
 			})
 		})
@@ -202,6 +209,10 @@ func TestCallsAreWrittenDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range a.Calls {
+			if line := &a.Calls[i]; line.Cost > 0 && (line.Price == "" || line.Rates == nil) {
+				t.Errorf("call %d does not say by which price: %+v", i, line)
+			}
+			a.Calls[i].Price, a.Calls[i].Rates = "", nil
 			if a.Calls[i].Try == 2 || a.Calls[i].Depth == 2 {
 				continue
 			}

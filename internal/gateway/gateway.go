@@ -5,12 +5,15 @@ package gateway
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
+	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/fermata-run/fermata/internal/agent"
 	"github.com/fermata-run/fermata/internal/gateway/provider"
+	"github.com/fermata-run/fermata/internal/telemetry"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -29,94 +32,60 @@ const (
 	lessonsMax  = 3                // times one entry is asked again because its adapter learned something
 )
 
-// Metrics is what the gateway counts; telemetry.Metrics is one. Nothing else counts model calls.
-type Metrics interface {
-	ModelCalls(agent string, calls []usage.Call)
-	ModelInFlight(provider string, delta int)
-}
-
 // Config of a Gateway. Zero values take the defaults named here.
 type Config struct {
-	Providers []Provider // none: every call fails with not_found
-	Prices    []byte     // rows like data/prices.csv; a model (or provider/model) named here loses its built-in rows
-	Metrics   Metrics    // nothing is counted
+	Providers []Provider                // none: every call fails with not_found
+	Prices    []PriceRow                // beside the built-in ones: a model named here (or provider/model) loses its own
+	Rules     []Rule                    // of routing, before the built-in ones
+	Chains    map[string]workflow.Chain // that rules may name, beside the built-in ones
+	Budgets   Budgets                   // nothing is limited
+	// OnBreaker is told what other nodes should know of breakers. It must not block.
+	OnBreaker func(BreakerNews)
+	Metrics   *telemetry.Metrics // nil: nothing is counted
+	Tracer    trace.Tracer       // nil: no spans
 	Log       *slog.Logger
 	Now       func() time.Time // time.Now; decides which price holds
 }
 
 // Gateway makes model calls. It is safe for concurrent use.
 type Gateway struct {
-	providers []Provider
-	byName    map[string]*Provider
-	fallback  *Provider
-	roster    *roster
-	prices    priceList
-	metrics   Metrics
+	*catalog
+
+	budgets   Budgets
+	breakers  breakers
+	lanes     *lanes
+	warm      warmth
+	onBreaker func(BreakerNews)
+	metrics   *telemetry.Metrics
+	tracer    trace.Tracer
 	log       *slog.Logger
-	now       func() time.Time
+
+	retriesMu sync.Mutex
+	retries   map[string]*retryBudget // by provider
 }
 
-// New checks the configuration, the roster and the price tables. It opens no connection.
+// New checks the configuration, the roster, the price tables and the rules. It opens no connection.
 func New(c Config) (*Gateway, error) {
-	g := &Gateway{providers: c.Providers, byName: map[string]*Provider{}, metrics: c.Metrics, log: c.Log, now: c.Now}
-	if g.metrics == nil {
-		g.metrics = uncounted{}
+	known, err := openCatalog(c)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		catalog: known, budgets: c.Budgets, onBreaker: c.OnBreaker, metrics: c.Metrics, tracer: c.Tracer, log: c.Log,
+		retries: map[string]*retryBudget{}, lanes: newLanes(known.providers, known.now()),
+	}
+	known.standing = g.stand
+	if g.budgets == nil {
+		g.budgets = unlimited{}
+	}
+	if g.tracer == nil {
+		g.tracer = telemetry.NoTracer()
 	}
 	if g.log == nil {
 		g.log = slog.New(slog.DiscardHandler)
 	}
-	if g.now == nil {
-		g.now = time.Now
-	}
-	for i := range g.providers {
-		p := &g.providers[i]
-		if p.Provider == nil {
-			return nil, fmt.Errorf("gateway: provider %d is not connected", i)
-		}
-		if g.byName[p.Name()] != nil {
-			return nil, fmt.Errorf("gateway: two providers are named %q", p.Name())
-		}
-		g.byName[p.Name()] = p
-		if p.Fallback {
-			if g.fallback != nil {
-				return nil, fmt.Errorf("gateway: %q and %q are both the fallback", g.fallback.Name(), p.Name())
-			}
-			g.fallback = p
-		}
-	}
-	return g, g.load(c.Prices)
+	return g, nil
 }
-
-func (g *Gateway) load(own []byte) (err error) {
-	if g.roster, err = parseRoster(modelsCSV); err != nil {
-		return err
-	}
-	if g.prices, err = parsePrices(pricesCSV); err != nil {
-		return err
-	}
-	for model := range g.prices {
-		if m := g.roster.byName[model]; m == nil || m.name != model {
-			return fmt.Errorf("read price table: %s is not in the roster", model)
-		}
-	}
-	if len(own) == 0 {
-		return nil
-	}
-	overrides, err := parsePrices(own)
-	if err != nil {
-		return fmt.Errorf("own prices: %w", err)
-	}
-	for model, prices := range overrides {
-		g.prices[model] = prices
-	}
-	return nil
-}
-
-// uncounted counts nothing.
-type uncounted struct{}
-
-func (uncounted) ModelCalls(string, []usage.Call) {}
-func (uncounted) ModelInFlight(string, int)       {}
 
 // Request is one logical call.
 type Request struct {
@@ -136,8 +105,9 @@ type Request struct {
 	// ContextTokens bounds the prompt besides the model's window; 0: that alone. Overflow says what becomes of a longer one.
 	ContextTokens int64
 	Overflow      workflow.Overflow
-	// Judge says why an entry does not accept an answer, or nil. It is called with the entry and an answer that came whole.
-	Judge func(e *workflow.ChainEntry, r provider.Reply, latency time.Duration) *Rejection
+	// Judge says why an entry that has an accept does not accept an answer that came whole, or nil; Accepts is one. With
+	// hedging it is called from two goroutines.
+	Judge func(Judged) *Rejection
 	// Stream, if set, is told of the answer as it comes. Once something was told, a failure is one unless Restarts: then
 	// the next entry begins the answer anew, after a Delta that says so.
 	Stream   func(Delta)
@@ -147,8 +117,19 @@ type Request struct {
 // Delta is a part of an answer that is still coming.
 type Delta struct {
 	provider.Delta
-	Model   string
-	Restart bool // what was told before does not count
+	Provider  string
+	Model     string // as the provider calls it
+	Depth     int    // place of its entry, from 0
+	Simulated bool
+	Restart   bool // what was told before does not count
+}
+
+// Judged is an answer that an entry has to accept.
+type Judged struct {
+	Entry   *workflow.ChainEntry
+	Reply   provider.Reply
+	Cost    usage.Money // 0 where the price is not known
+	Latency time.Duration
 }
 
 // Rejection is why an answer is not accepted. The next entry is asked at once.
@@ -165,6 +146,7 @@ type Answer struct {
 	Depth     int    // place of the entry that answered, from 0
 	Try       int    // from 1, within the entry
 	BelowGate bool   // no entry's answer was accepted; this is the best one
+	Rule      string // the routing rule that chose the chain; empty: none
 	Calls     []usage.Call
 }
 
@@ -175,57 +157,31 @@ type FailedError struct {
 	Calls      []usage.Call
 	RetryAfter time.Duration // asked for by a provider, or until a breaker lets somebody through; 0: not known
 	Best       *Answer       // the surest of the answers that were not accepted; nil: there was none
-	Budget     *BudgetError  // Class is budget_exceeded
+	Budget     *BudgetError  // that refused a call; nil: none did
+	Rule       string        // the routing rule that chose the chain
+	Attempts   []Attempted   // every entry that did not answer, the ones that were passed over included
+}
+
+// Attempted is an entry that did not answer, and why.
+type Attempted struct {
+	Model   string `json:"model"`
+	Depth   int    `json:"depth"`
+	Class   string `json:"class"`
+	Message string `json:"message"`
+	Asked   bool   `json:"asked"` // false: no request was made
 }
 
 func (e *FailedError) Error() string { return e.Class + ": " + e.Message }
 
-// Model is one model of the roster, as it stands here and now.
-type Model struct {
-	Name          string `json:"name"`
-	Vendor        string `json:"vendor"`
-	Family        string `json:"family"`
-	ContextTokens int64  `json:"context_tokens,omitempty"` // 0: not known
-	OutputTokens  int    `json:"output_tokens,omitempty"`  // 0: not known
-	Reasoning     bool   `json:"reasoning,omitempty"`
-	Price         *Price `json:"price,omitempty"`    // that holds now; nil: unknown
-	Provider      string `json:"provider,omitempty"` // that serves it; empty: none does
-	Simulated     bool   `json:"simulated,omitempty"`
-}
-
-// Models is the roster with what each model costs now and who serves it.
-func (g *Gateway) Models() []Model {
-	now := g.now()
-	list := make([]Model, 0, len(g.roster.models))
-	for _, k := range g.roster.models {
-		m := Model{Name: k.name, Vendor: k.vendor, Family: k.family, ContextTokens: k.contextTokens, OutputTokens: k.outputTokens, Reasoning: k.reasoning}
-		r, err := g.route(k.name)
-		if err == nil {
-			m.Provider, m.Simulated = r.to.Name(), r.to.Simulated
-		}
-		m.Price = g.price(r, now)
-		list = append(list, m)
-	}
-	return list
-}
-
-// price finds what a routed model costs at a moment: this provider's own price, else the name's, else the price of the
-// model the name stands for. Nil: unknown.
-func (g *Gateway) price(r route, when time.Time) *Price {
-	names := make([]string, 0, 3)
-	if r.to != nil {
-		names = append(names, r.to.Name()+"/"+r.model)
-	}
-	names = append(names, r.model)
-	if r.known != nil {
-		names = append(names, r.known.name)
-	}
-	for _, name := range names {
-		if p := g.prices.at(name, when); p != nil {
-			return p
-		}
-	}
-	return nil
-}
-
 var errNoEntries = errors.New("the chain has no entries")
+
+func (g *Gateway) retryBudget(provider string) *retryBudget {
+	g.retriesMu.Lock()
+	defer g.retriesMu.Unlock()
+	b := g.retries[provider]
+	if b == nil {
+		b = &retryBudget{}
+		g.retries[provider] = b
+	}
+	return b
+}

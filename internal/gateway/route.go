@@ -5,70 +5,63 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
-	"github.com/fermata-run/fermata/internal/gateway/provider"
+	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
-// The kinds of provider.
-const (
-	KindOpenAI    = "openai" // any server that speaks OpenAI's chat/completions
-	KindSimulated = "simulated"
-	KindAnthropic = "anthropic" // its own protocol; not in this version
-)
-
-// ProviderConfig is one provider as a person configures it.
-type ProviderConfig struct {
-	Name     string // in model names (`name/model`), log and metrics
-	Kind     string // openai or simulated
-	BaseURL  string
-	APIKey   string
-	NoStream bool
-	// Fallback, of a simulation: it answers for models that no other provider serves.
-	Fallback  bool
-	Simulated provider.SimulatedConfig // of a simulation; its Name is not read
+// catalog is what a gateway knows before it asks anybody: who serves which model, what it can do, what it costs, and
+// which question goes where.
+type catalog struct {
+	providers []Provider
+	byName    map[string]*Provider
+	fallback  *Provider
+	roster    *roster
+	prices    atomic.Pointer[priceBook]
+	routing   *routing
+	volumes   volumes
+	now       func() time.Time
+	// standing says how a provider does with a model; nil: nothing is known against anybody.
+	standing func(r route, session string) standing
 }
 
-// Provider is a provider and what the gateway sends to it.
-type Provider struct {
-	provider.Provider
-	// Vendor is whose models it serves without being named: anthropic, openai, google, xai. Empty: no one's.
-	Vendor string
-	// Only: it is the vendor's own service and has no other models.
-	Only      bool
-	Simulated bool
-	Fallback  bool // answers for models that no other provider serves
-}
-
-// vendorHosts are the vendors' own services.
-var vendorHosts = map[string]string{
-	"api.openai.com": "openai", "api.anthropic.com": "anthropic", "generativelanguage.googleapis.com": "google", "api.x.ai": "xai",
-}
-
-// Connect makes a provider from its configuration. It opens no connection.
-func Connect(c ProviderConfig) (Provider, error) {
-	if c.Name == "" || strings.ContainsAny(c.Name, "/ \t\n") {
-		return Provider{}, fmt.Errorf("connect provider %q: a name without spaces and slashes must be given", c.Name)
+// openCatalog checks providers, tables and rules.
+func openCatalog(c Config) (*catalog, error) {
+	k := &catalog{providers: slices.Clone(c.Providers), byName: map[string]*Provider{}, now: c.Now}
+	if k.now == nil {
+		k.now = time.Now
 	}
-	switch c.Kind {
-	case KindOpenAI:
-		o, err := provider.NewOpenAI(provider.OpenAIConfig{Name: c.Name, BaseURL: c.BaseURL, APIKey: c.APIKey, NoStream: c.NoStream})
-		if err != nil {
-			return Provider{}, fmt.Errorf("connect provider: %w", err)
+	for i := range k.providers {
+		p := &k.providers[i]
+		if p.Provider == nil {
+			return nil, fmt.Errorf("gateway: provider %d is not connected", i)
 		}
-		p := Provider{Provider: o, Vendor: c.Name}
-		if vendor, ok := vendorHosts[o.Host()]; ok {
-			p.Vendor, p.Only = vendor, true
+		if k.byName[p.Name()] != nil {
+			return nil, fmt.Errorf("gateway: two providers are named %q", p.Name())
 		}
-		return p, nil
-	case KindSimulated:
-		s := c.Simulated
-		s.Name = c.Name
-		return Provider{Provider: provider.NewSimulated(s), Simulated: true, Fallback: c.Fallback}, nil
-	case KindAnthropic:
-		return Provider{}, fmt.Errorf("connect provider %s: kind anthropic is not in this version; use kind openai with base_url https://api.anthropic.com/v1", c.Name)
+		k.byName[p.Name()] = p
+		if p.Fallback {
+			if k.fallback != nil {
+				return nil, fmt.Errorf("gateway: %q and %q are both the fallback", k.fallback.Name(), p.Name())
+			}
+			k.fallback = p
+		}
 	}
-	return Provider{}, fmt.Errorf("connect provider %s: kind %q is none of openai, simulated", c.Name, c.Kind)
+	var err error
+	if k.roster, err = parseRoster(modelsCSV); err != nil {
+		return nil, err
+	}
+	book, err := openBook(c.Prices)
+	if err != nil {
+		return nil, err
+	}
+	k.prices.Store(book)
+	if k.routing, err = openRouting(c.Rules, c.Chains); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // route is who serves a model and under which name.
@@ -78,80 +71,178 @@ type route struct {
 	known *known // nil: not in the roster
 }
 
-// route finds who serves a model: the provider named before the slash; else the one of the model's vendor; else the
-// only one there is that takes any model; else the simulation, if it is the fallback.
-func (g *Gateway) route(model string) (route, error) {
-	if name, rest, ok := strings.Cut(model, "/"); ok && rest != "" {
-		if p := g.byName[name]; p != nil {
-			return route{p, rest, g.roster.find(rest)}, nil
-		}
+// atMost is what a request with at most so many tokens can cost at this price, by this way.
+func (r route) atMost(p *Price, input, output int64) usage.Money {
+	if r.to != nil && r.to.Subscription != "" {
+		return 0
 	}
-	r := route{model: model, known: g.roster.find(model)}
-	vendor := ""
-	prefix, rest, prefixed := strings.Cut(model, "/")
-	foreign := prefixed // the name says that somebody else serves it
-	if r.known != nil {
-		vendor = r.known.vendor
-		foreign = prefixed && prefix != vendor && prefix != r.known.family
-	}
-	var open []*Provider
-	for i := range g.providers {
-		p := &g.providers[i]
+	return p.atMost(input, output, func(t *Tier) Rate {
 		switch {
-		case p.Simulated:
-		case vendor != "" && p.Vendor == vendor && !foreign:
-			if r.to = p; prefixed {
-				r.model = rest
-			}
-			return r, nil
-		case !p.Only || vendor == "" && !foreign:
-			open = append(open, p)
+		case r.known == nil || !r.known.caching:
+			return t.Input
+		case r.to != nil && r.to.Cache1h:
+			return max(t.Input, t.CacheWrite, t.CacheWrite1h)
 		}
+		return max(t.Input, t.CacheWrite)
+	})
+}
+
+// cost is what such a request costs by this way.
+func (r route) cost(p *Price, t usage.Tokens) usage.Money {
+	if r.to != nil && r.to.Subscription != "" {
+		return 0
+	}
+	return p.Cost(t)
+}
+
+// subscription is the flat plan that pays for a route, or empty.
+func (c *catalog) subscription(r route) string {
+	if r.to == nil {
+		return ""
+	}
+	return r.to.Subscription
+}
+
+// route finds who serves a model: the provider named before the slash; else the one of the model's vendor, paid by the
+// token if there is one; else the only one there is that takes any model; else the simulation, if it is the fallback.
+func (c *catalog) route(model string) (route, error) {
+	if name, rest, ok := strings.Cut(model, "/"); ok && rest != "" {
+		if p := c.byName[name]; p != nil {
+			return route{p, rest, c.roster.find(rest)}, nil
+		}
+	}
+	var own, open []route
+	for i := range c.providers {
+		r, vendors := c.by(&c.providers[i], model)
+		switch {
+		case r.to == nil:
+		case vendors:
+			own = append(own, r)
+		default:
+			open = append(open, r)
+		}
+	}
+	byToken := func(r route) bool { return r.to.Subscription == "" }
+	if i := slices.IndexFunc(own, byToken); i > 0 {
+		return own[i], nil
+	}
+	if len(own) > 0 {
+		return own[0], nil
 	}
 	if len(open) == 1 {
-		r.to = open[0]
-		return r, nil
+		return open[0], nil
 	}
-	if g.fallback != nil {
-		r.to, r.model = g.fallback, g.bare(model)
-		return r, nil
+	k := c.roster.find(model)
+	if c.fallback != nil {
+		return route{c.fallback, c.bare(model), k}, nil
 	}
-	return r, errors.New(unserved(model, vendor, len(open)))
+	return route{model: model, known: k}, errors.New(unserved(model, k, len(open)))
+}
+
+// by says under which name a provider serves a model that was asked for without naming it, and whether it is the
+// vendor's. No provider in it: it does not.
+func (c *catalog) by(p *Provider, model string) (r route, vendors bool) {
+	if p.Simulated {
+		return route{}, false
+	}
+	k := c.roster.find(model)
+	prefix, rest, prefixed := strings.Cut(model, "/")
+	foreign := prefixed // the name says that somebody else serves it
+	if k != nil {
+		foreign = prefixed && prefix != k.vendor && prefix != k.family
+	}
+	r = route{p, model, k}
+	switch {
+	case k != nil && p.Vendor == k.vendor && !foreign:
+		if prefixed {
+			r.model = rest
+		}
+		return r, true
+	case !p.Only || k == nil && !foreign:
+		return r, false
+	}
+	return route{}, false
+}
+
+// serving is who is asked for a model, the one to ask first first. People who wait are served through a subscription
+// where one has the model: the call costs nothing more, and the API answers if the plan is used up.
+func (c *catalog) serving(model, mode string) []route {
+	usual, err := c.route(model)
+	if err != nil {
+		return nil
+	}
+	routes := []route{usual}
+	if name, _, ok := strings.Cut(model, "/"); mode != ModeInteractive || ok && c.byName[name] != nil {
+		return routes
+	}
+	for i := range c.providers {
+		if c.providers[i].Subscription == "" || &c.providers[i] == usual.to {
+			continue
+		}
+		if r, vendors := c.by(&c.providers[i], model); vendors {
+			routes = slices.Insert(routes, len(routes)-1, r)
+		}
+	}
+	return routes
 }
 
 // unserved says what to do about a model that no provider serves.
-func unserved(model, vendor string, open int) string {
-	if vendor == "" {
-		vendor = "<provider>"
-	}
+func unserved(model string, k *known, open int) string {
 	s := fmt.Sprintf("no provider serves the model %q: ", model)
 	if open > 1 {
 		return s + fmt.Sprintf("%d providers could; name the one that is meant: \"<provider>/%s\"", open, model)
 	}
-	return s + fmt.Sprintf("configure one (providers: [{name: %s, kind: openai, base_url: …, api_key_env: …}]), or set OPENAI_API_KEY (and OPENAI_BASE_URL)", vendor)
+	vendor, kind := "<provider>", KindOpenAI
+	if k != nil {
+		vendor = k.vendor
+	}
+	key := strings.ToUpper(vendor) + "_API_KEY"
+	switch vendor {
+	case "anthropic":
+		kind = KindAnthropic
+	case "<provider>":
+		key = "…, base_url: …"
+	}
+	return s + fmt.Sprintf("configure one (providers: [{name: %s, kind: %s, api_key_env: %s}]), or set OPENAI_API_KEY (and OPENAI_BASE_URL)", vendor, kind, key)
 }
 
 // bare is a model's name without a provider or vendor before it.
-func (g *Gateway) bare(model string) string {
+func (c *catalog) bare(model string) string {
 	name, rest, ok := strings.Cut(model, "/")
 	if !ok || rest == "" {
 		return model
 	}
-	if g.byName[name] != nil {
+	if c.byName[name] != nil {
 		return rest
 	}
-	if slices.Contains(g.roster.vendors, name) {
+	if slices.Contains(c.roster.vendors, name) {
 		return rest
 	}
 	return model
 }
 
 // Check says which models of a chain nobody serves, or nil.
-func (g *Gateway) Check(chain workflow.Chain) error {
+func (c *catalog) Check(chain workflow.Chain) error {
 	for i, e := range chain.Entries {
-		if _, err := g.route(e.Model); err != nil {
+		if _, err := c.route(e.Model); err != nil {
 			return fmt.Errorf("chain entry %d: %w", i, err)
 		}
 	}
 	return nil
+}
+
+// baseline is the dearest of the prices of these models at a moment, or nil if none is known. What a plan pays for has
+// its list price here.
+func (c *catalog) baseline(models []string, when time.Time) *Price {
+	var dearest *Price
+	for _, model := range models {
+		r, err := c.route(model)
+		if err != nil {
+			r = route{model: c.bare(model), known: c.roster.find(model)}
+		}
+		if p := c.price(r, when); p != nil && (dearest == nil || p.blend() > dearest.blend()) {
+			dearest = p
+		}
+	}
+	return dearest
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/fermata-run/fermata/internal/gateway/provider"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -76,7 +78,13 @@ func TestRoutes(t *testing.T) {
 
 func TestConnectRefuses(t *testing.T) {
 	for _, c := range []ProviderConfig{
-		{Kind: KindOpenAI}, {Name: "a/b", Kind: KindOpenAI}, {Name: "a", Kind: "grpc"}, {Name: "a"}, {Name: "a", Kind: KindAnthropic}, {Name: "a", Kind: KindOpenAI, BaseURL: "x"},
+		{Kind: KindOpenAI},
+		{Name: "a/b", Kind: KindOpenAI},
+		{Name: "a", Kind: "grpc"},
+		{Name: "a"},
+		{Name: "a", Kind: KindAnthropic, BaseURL: "x"},
+		{Name: "a", Kind: KindOpenAI, BaseURL: "x"},
+		{Name: "a", Kind: KindOpenAI, Limits: RateLimits{Requests: -1}},
 	} {
 		if _, err := Connect(c); err == nil {
 			t.Errorf("%+v is taken", c)
@@ -86,6 +94,93 @@ func TestConnectRefuses(t *testing.T) {
 	for _, list := range [][]Provider{{a, a}, {{}}, {{Provider: &scripted{name: "x"}, Fallback: true}, {Provider: &scripted{name: "y"}, Fallback: true}}} {
 		if _, err := New(Config{Providers: list}); err == nil {
 			t.Errorf("%v is taken", list)
+		}
+	}
+}
+
+// A name is enough to reach a provider that everybody knows; what it serves is known by its host or its name.
+func TestPresets(t *testing.T) {
+	for _, c := range []struct {
+		config ProviderConfig
+		host   string
+		vendor string
+		only   bool
+	}{
+		{ProviderConfig{Name: "openai", Kind: KindOpenAI}, "api.openai.com", "openai", true},
+		{ProviderConfig{Name: "anthropic", Kind: KindAnthropic}, "api.anthropic.com", "anthropic", true},
+		{ProviderConfig{Name: "claude", Kind: KindAnthropic, BaseURL: "http://127.0.0.1:1/v1"}, "127.0.0.1", "anthropic", true},
+		{ProviderConfig{Name: "google", Kind: KindOpenAI}, "generativelanguage.googleapis.com", "google", true},
+		{ProviderConfig{Name: "xai", Kind: KindOpenAI}, "api.x.ai", "xai", true},
+		{ProviderConfig{Name: "openrouter", Kind: KindOpenAI}, "openrouter.ai", "openrouter", false},
+		{ProviderConfig{Name: "groq", Kind: KindOpenAI}, "api.groq.com", "groq", false},
+		{ProviderConfig{Name: "deepseek", Kind: KindOpenAI}, "api.deepseek.com", "deepseek", true},
+		{ProviderConfig{Name: "mistral", Kind: KindOpenAI}, "api.mistral.ai", "mistral", true},
+		{ProviderConfig{Name: "together", Kind: KindOpenAI}, "api.together.xyz", "together", false},
+		{ProviderConfig{Name: "ollama", Kind: KindOpenAI}, "127.0.0.1", "ollama", false},
+		{ProviderConfig{Name: "vllm", Kind: KindOpenAI}, "127.0.0.1", "vllm", false},
+		{ProviderConfig{Name: "google", Kind: KindOpenAI, BaseURL: "http://proxy.example/v1"}, "proxy.example", "google", false},
+		{ProviderConfig{Name: "plan", Kind: KindOpenAI, BaseURL: "http://127.0.0.1:2/v1", Vendor: "anthropic"}, "127.0.0.1", "anthropic", true},
+	} {
+		p, err := Connect(c.config)
+		if err != nil {
+			t.Errorf("%s: %v", c.config.Name, err)
+			continue
+		}
+		host := p.Provider.(interface{ Host() string }).Host()
+		if host != c.host || p.Vendor != c.vendor || p.Only != c.only {
+			t.Errorf("%s: host %s, vendor %s, only %t", c.config.Name, host, p.Vendor, p.Only)
+		}
+	}
+}
+
+// People who wait are served through a plan that has the model, and by the token when it is used up; nobody else is.
+func TestServing(t *testing.T) {
+	api := ProviderConfig{Name: "anthropic", Kind: KindAnthropic}
+	plan := ProviderConfig{Name: "plan", Kind: KindOpenAI, BaseURL: "http://127.0.0.1:2/v1", Vendor: "anthropic", Subscription: "claude-max"}
+	open := ProviderConfig{Name: "local", Kind: KindOpenAI, BaseURL: "http://127.0.0.1:3/v1"}
+	for _, c := range []struct {
+		name        string
+		have        []ProviderConfig
+		mode, model string
+		want        string
+	}{
+		{"interactive", []ProviderConfig{plan, api}, ModeInteractive, "claude-opus-4-6", "plan/claude-opus-4-6 anthropic/claude-opus-4-6"},
+		{"whatever the order", []ProviderConfig{api, plan}, ModeInteractive, "claude-opus-4-6", "plan/claude-opus-4-6 anthropic/claude-opus-4-6"},
+		{"batch", []ProviderConfig{plan, api}, ModeBatch, "claude-opus-4-6", "anthropic/claude-opus-4-6"},
+		{"the plan is all there is", []ProviderConfig{plan}, ModeBatch, "claude-opus-4-6", "plan/claude-opus-4-6"},
+		{"named", []ProviderConfig{plan, api}, ModeInteractive, "anthropic/claude-opus-4-6", "anthropic/claude-opus-4-6"},
+		{"another vendor's", []ProviderConfig{plan, open}, ModeInteractive, "gpt-4o", "local/gpt-4o"},
+		{"nobody", []ProviderConfig{api}, ModeInteractive, "gpt-4o", ""},
+	} {
+		g := connect(t, c.have...)
+		var got []string
+		for _, r := range g.serving(c.model, c.mode) {
+			got = append(got, r.to.Name()+"/"+r.model)
+		}
+		if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
+			t.Errorf("%s: %s", c.name, diff)
+		}
+	}
+}
+
+// The baseline is the dearest of the models that have a price.
+func TestBaseline(t *testing.T) {
+	g := connect(t, ProviderConfig{Name: "simulated", Kind: KindSimulated, Fallback: true})
+	for _, c := range []struct {
+		models []string
+		want   string
+	}{
+		{[]string{"claude-haiku-4-5", "claude-sonnet-4-6", "gpt-4o-mini"}, "claude-sonnet-4-6"},
+		{[]string{"llama3", "simulated/claude-opus-4-6", "grok-3"}, "claude-opus-4-6"},
+		{[]string{"llama3"}, ""},
+		{nil, ""},
+	} {
+		got := ""
+		if p := g.baseline(c.models, day("2026-11-01")); p != nil {
+			got = p.Model
+		}
+		if got != c.want {
+			t.Errorf("%v: %q, want %q", c.models, got, c.want)
 		}
 	}
 }

@@ -214,7 +214,7 @@ func (b *batch) row(run uuid.UUID, row *Row) {
 	r.end()
 }
 
-// summary appends the fields that stand at the end of both run_new and run_row.
+// summary appends the fields that stand at the end of both run_new_2 and run_row_2.
 func (r *records) summary(row *Row) {
 	r.text(string(row.Status))
 	r.int2(row.Format)
@@ -240,6 +240,8 @@ func (r *records) summary(row *Row) {
 	r.int2(row.Crashes)
 	r.optionalTime(row.StartedAt)
 	r.optionalTime(row.FinishedAt)
+	r.int8(int64(row.Sum.Baseline))
+	r.int8(int64(row.Sum.CacheSaved))
 }
 
 // labelsJSON is nil without labels. jsonb takes no NUL, so there is none in it.

@@ -63,6 +63,7 @@ type Row struct {
 const (
 	MessageCancel = "cancel"
 	MessageResume = "resume"
+	MessageBudget = "budget" // try again: there may be money now
 )
 
 // Message is something said to a run.
@@ -83,4 +84,5 @@ type SpendLine struct {
 	Calls, Unpriced                  int64
 	Tokens                           usage.Tokens
 	Cost                             usage.Money
+	Baseline, CacheSaved             usage.Money
 }

@@ -31,9 +31,11 @@ func (e *RefusedError) Unwrap() error { return e.Err }
 
 // The SQLSTATEs that decide something here.
 const (
-	stateDivisionByZero = "22012" // the proof in the commit statement
-	stateUnique         = "23505"
-	stateLockTimeout    = "55P03"
+	stateDivisionByZero   = "22012" // the proof in the commit statement
+	stateUnique           = "23505"
+	stateInvalidParameter = "22023"
+	stateCanceled         = "57014" // by the statement timeout
+	stateLockTimeout      = "55P03"
 )
 
 // fate classifies the error of a commit that was sent, or tried to be.

@@ -151,5 +151,5 @@ func plansHold(t *testing.T, db *DB, lease uuid.UUID, when string, grown bool) {
 func rowLiteral(t *testing.T, conn *pgx.Conn, lease uuid.UUID) string {
 	t.Helper()
 	return "'" + strings.ReplaceAll(ask[string](t, conn, `select coalesce(array_agg(row(id, false, 'running', 1, '', '', '', null, null, null,
-		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, null, 0, null, null)::run_row), '{}')::text from (select id from run where owner = $1 order by id limit 5) r`, lease), "'", "''") + "'"
+		0, 0, 0, 0, 0, 0, 0, 0, 0, 0, null, 0, null, null, 0, 0)::run_row_2), '{}')::text from (select id from run where owner = $1 order by id limit 5) r`, lease), "'", "''") + "'"
 }

@@ -40,7 +40,8 @@ type RunRow struct {
 const runColumns = `r.id, r.tenant_id, r.workflow, r.version, r.hash, r.status, r.stage, r.waiting_for, r.preview,
 	r.error_class, r.error_message, r.error_step, r.cost_nano, r.tokens_input, r.tokens_cache_read, r.tokens_cache_write,
 	r.tokens_output, r.tokens_reasoning, r.calls, r.unpriced_calls, r.simulated_calls, r.steps_done, r.steps_total,
-	r.labels, r.stakes, r.mode, r.priority, r.owner, r.wake_at, r.crashes, r.format, r.created_at, r.started_at, r.finished_at`
+	r.labels, r.stakes, r.mode, r.priority, r.owner, r.wake_at, r.crashes, r.format, r.created_at, r.started_at, r.finished_at,
+	r.baseline_nano, r.cache_saved_nano`
 
 func scanRun(row pgx.CollectableRow) (r RunRow, err error) {
 	var hash, labels []byte
@@ -49,7 +50,8 @@ func scanRun(row pgx.CollectableRow) (r RunRow, err error) {
 	err = row.Scan(&r.ID, &r.Tenant, &r.Workflow, &r.Version, &hash, &r.Status, &r.Stage, &r.WaitingFor, &r.Preview,
 		&class, &message, &step, &r.Sum.Cost, &t.Input, &t.CacheRead, &t.CacheWrite,
 		&t.Output, &t.Reasoning, &r.Sum.Calls, &r.Sum.Unpriced, &r.Sum.Simulated, &r.StepsDone, &r.StepsTotal,
-		&labels, &r.Stakes, &r.Mode, &r.Priority, &r.Owner, &r.WakeAt, &r.Crashes, &r.Format, &r.CreatedAt, &r.StartedAt, &r.FinishedAt)
+		&labels, &r.Stakes, &r.Mode, &r.Priority, &r.Owner, &r.WakeAt, &r.Crashes, &r.Format, &r.CreatedAt, &r.StartedAt, &r.FinishedAt,
+		&r.Sum.Baseline, &r.Sum.CacheSaved)
 	if err != nil {
 		return r, err
 	}

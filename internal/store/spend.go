@@ -18,10 +18,13 @@ func (b *batch) addSpend(l *SpendLine) {
 	sum.Unpriced += l.Unpriced
 	sum.Tokens = sum.Tokens.Add(l.Tokens)
 	sum.Cost += l.Cost
+	sum.Baseline += l.Baseline
+	sum.CacheSaved += l.CacheSaved
 }
 
-func (b *batch) spendLine(l *SpendLine) {
-	r := b.add(partSpend)
+func (b *batch) spendLine(l *SpendLine) { b.add(partSpend).spendLine(l) }
+
+func (r *records) spendLine(l *SpendLine) {
 	r.begin()
 	r.time(l.Hour)
 	r.uuid(l.Tenant)
@@ -34,6 +37,8 @@ func (b *batch) spendLine(l *SpendLine) {
 	r.int8(l.Unpriced)
 	r.tokens(l.Tokens)
 	r.int8(int64(l.Cost))
+	r.int8(int64(l.Baseline))
+	r.int8(int64(l.CacheSaved))
 	r.end()
 }
 

@@ -36,7 +36,7 @@ const fence = `with f as materialized (select id from lease where id = $1 and ep
 // partTypes are the composite types of the parameters, as the migrations make them. A part that changes shape gets
 // a new type: nodes of the version before still send the old one.
 var partTypes = [partsCount]string{
-	partNew: "run_new", partRow: "run_row", partEvent: "event_new", partEaten: "int8", partTold: "inbox_new", partSpend: "spend_new",
+	partNew: "run_new_2", partRow: "run_row_2", partEvent: "event_new", partEaten: "int8", partTold: "inbox_new", partSpend: "spend_new_2",
 }
 
 // partSQL are the statements of the parts; %s is the part's parameter.
@@ -44,12 +44,14 @@ var partSQL = [partsCount]string{
 	partNew: `n as (insert into run (id, tenant_id, created_at, version, steps_total, priority, format, status, workflow,
 	hash, stakes, mode, preview, labels, owner, stage, waiting_for, error_class, error_message, error_step,
 	cost_nano, tokens_input, tokens_cache_read, tokens_cache_write, tokens_output, tokens_reasoning,
-	calls, unpriced_calls, simulated_calls, steps_done, wake_at, crashes, started_at, finished_at)
+	calls, unpriced_calls, simulated_calls, steps_done, wake_at, crashes, started_at, finished_at,
+	baseline_nano, cache_saved_nano)
 	select u.id, u.tenant_id, u.created_at, u.version, u.steps_total, u.priority, u.format, u.status, u.workflow,
 		u.hash, u.stakes, u.mode, u.preview, u.labels, case when u.owned then f.id end,
 		u.stage, u.waiting_for, u.error_class, u.error_message, u.error_step,
 		u.cost_nano, u.tokens_input, u.tokens_cache_read, u.tokens_cache_write, u.tokens_output, u.tokens_reasoning,
-		u.calls, u.unpriced_calls, u.simulated_calls, u.steps_done, u.wake_at, u.crashes, u.started_at, u.finished_at
+		u.calls, u.unpriced_calls, u.simulated_calls, u.steps_done, u.wake_at, u.crashes, u.started_at, u.finished_at,
+		u.baseline_nano, u.cache_saved_nano
 	from f, unnest(%s) u)`,
 
 	// "is not distinct from" keeps the planner off the index of owners, which would read all the runs of the lease.
@@ -59,7 +61,8 @@ var partSQL = [partsCount]string{
 	tokens_cache_write = u.tokens_cache_write, tokens_output = u.tokens_output, tokens_reasoning = u.tokens_reasoning,
 	calls = u.calls, unpriced_calls = u.unpriced_calls, simulated_calls = u.simulated_calls,
 	steps_done = u.steps_done, wake_at = u.wake_at, crashes = u.crashes, format = u.format,
-	started_at = u.started_at, finished_at = u.finished_at, owner = case when not u.release then f.id end
+	started_at = u.started_at, finished_at = u.finished_at,
+	baseline_nano = u.baseline_nano, cache_saved_nano = u.cache_saved_nano, owner = case when not u.release then f.id end
 	from f, unnest(%s) u
 	where run.id = u.id and run.owner is not distinct from f.id returning 1)`,
 
@@ -71,17 +74,22 @@ var partSQL = [partsCount]string{
 	partTold: `t as (insert into inbox (run_id, kind, data) select u.* from f, unnest(%s) u)`,
 
 	partSpend: `s as (insert into spend (hour, tenant_id, workflow, agent, provider, model, simulated, calls, unpriced,
-		tokens_input, tokens_cache_read, tokens_cache_write, tokens_output, tokens_reasoning, cost_nano, lease)
+		tokens_input, tokens_cache_read, tokens_cache_write, tokens_output, tokens_reasoning, cost_nano,
+		baseline_nano, cache_saved_nano, lease)
 	select u.*, f.id from f, unnest(%s) u
-	on conflict (hour, tenant_id, workflow, agent, provider, model, simulated, lease) do update set
-		calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced,
+	on conflict (hour, tenant_id, workflow, agent, provider, model, simulated, lease) do update set ` + spendAdded + `)`,
+}
+
+// spendAdded adds a line to the one that is there.
+const spendAdded = `calls = spend.calls + excluded.calls, unpriced = spend.unpriced + excluded.unpriced,
 		tokens_input = spend.tokens_input + excluded.tokens_input,
 		tokens_cache_read = spend.tokens_cache_read + excluded.tokens_cache_read,
 		tokens_cache_write = spend.tokens_cache_write + excluded.tokens_cache_write,
 		tokens_output = spend.tokens_output + excluded.tokens_output,
 		tokens_reasoning = spend.tokens_reasoning + excluded.tokens_reasoning,
-		cost_nano = spend.cost_nano + excluded.cost_nano)`,
-}
+		cost_nano = spend.cost_nano + excluded.cost_nano,
+		baseline_nano = spend.baseline_nano + excluded.baseline_nano,
+		cache_saved_nano = spend.cache_saved_nano + excluded.cache_saved_nano`
 
 // fenceParams are the lease and its epoch; the parts follow.
 const fenceParams = 2

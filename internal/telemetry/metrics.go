@@ -23,6 +23,7 @@ type Metrics struct {
 	steps    stepMetrics
 	log      logMetrics
 	models   modelMetrics
+	gateway  gatewayMetrics
 	http     httpMetrics
 }
 
@@ -44,6 +45,7 @@ func New(reg *prometheus.Registry, build Build) *Metrics {
 	m.steps = newStepMetrics(f, names)
 	m.log = newLogMetrics(f)
 	m.models = newModelMetrics(f, names)
+	m.gateway = newGatewayMetrics(f, names)
 	m.http = newHTTPMetrics(f, names)
 	f.gauges("build_info", "Which build this is; the value is always 1.", "version", "revision", "goversion").
 		WithLabelValues(build.Version, build.Revision, build.GoVersion).Set(1)
@@ -97,6 +99,15 @@ func (f factory) histograms(name, help string, buckets []float64, labels ...stri
 	return h
 }
 
+// semantic makes a histogram under a name that is not ours: no namespace stands before it.
+func (f factory) semantic(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	opts := histogramOpts(name, help, buckets)
+	opts.Namespace = ""
+	h := prometheus.NewHistogramVec(opts, labels)
+	f.reg.MustRegister(h)
+	return h
+}
+
 // histogramOpts asks for classic buckets and a native histogram both: who scrapes decides which one is kept.
 func histogramOpts(name, help string, buckets []float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
@@ -122,6 +133,10 @@ func bucketsDelay() []float64 {
 
 func bucketsModel() []float64 {
 	return []float64{.01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84, 327.68}
+}
+
+func bucketsTokens() []float64 {
+	return []float64{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304}
 }
 
 func bucketsAppend() []float64 {

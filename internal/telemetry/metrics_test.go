@@ -41,6 +41,13 @@ func everything(m *Metrics) {
 	m.WorkersBusy(5)
 	m.ModelCalls("producer", calls())
 	m.ModelInFlight("openai", 1)
+	m.ModelAsked("production", time.Millisecond, true)
+	m.ModelQueued("openai", time.Millisecond)
+	m.RetryRefused("openai")
+	m.BreakerChanged("openai/gpt-4o", "opened", "open")
+	m.BudgetDenied("tenant", "reject")
+	m.BudgetNoted("soft", 1)
+	m.BudgetLevels([]BudgetLevel{{Name: "monthly", Limit: 10, Spent: 5, Reserved: 1}}, time.Millisecond)
 	m.HTTPRequest("GET", "/v1/runs/{run}", 200, time.Millisecond)
 	m.HTTPInFlight(1)
 	m.StreamsOpen("run", 1)
@@ -51,7 +58,8 @@ func calls() []usage.Call {
 	return []usage.Call{
 		{Provider: "openai", Model: "gpt-4o", Class: "rate_limited", Millis: 20},
 		{
-			Provider: "anthropic", Model: "claude-sonnet-4-6", Depth: 1, Millis: 900, Cost: 12_500_000,
+			Provider: "anthropic", Model: "claude-sonnet-4-6", Depth: 1, Millis: 900, FirstMillis: 200, Cost: 12_500_000,
+			Baseline: 20_000_000, CacheSaved: 1_000_000,
 			Tokens: usage.Tokens{Input: 100, CacheRead: 40, CacheWrite: 5, Output: 30, Reasoning: 7},
 		},
 		{Provider: "local", Model: "tiny", Depth: 1, Millis: 5, Unpriced: true, Tokens: usage.Tokens{Input: 1}},
@@ -301,7 +309,7 @@ func TestNilDoesNothing(t *testing.T) {
 	everything(m)
 	m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 	// everything must know every method: one that is forgotten there is not tested here.
-	const tested = 22
+	const tested = 29
 	exported := reflect.TypeFor[*Metrics]().NumMethod() - 1 // Handler
 	if exported != tested {
 		t.Errorf("*Metrics has %d methods besides Handler, everything() uses %d: add the new one", exported, tested)
@@ -320,6 +328,8 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 		m.Committed(time.Millisecond, 3, 9)
 		m.ModelCalls("producer", line)
 		m.ModelInFlight("openai", 1)
+		m.ModelAsked("production", time.Millisecond, true)
+		m.ModelQueued("openai", time.Millisecond)
 		m.HTTPRequest("POST", "/v1/runs", 202, time.Millisecond)
 		m.RunsOwned(1)
 	}

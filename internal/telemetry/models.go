@@ -17,7 +17,8 @@ type triplet struct{ provider, model, agent string }
 type modelSeries struct {
 	answered                                        prometheus.Counter
 	input, cacheRead, cacheWrite, output, reasoning prometheus.Counter
-	cost                                            prometheus.Counter
+	cost, baseline                                  prometheus.Counter
+	saved                                           prometheus.Counter
 }
 
 type modelMetrics struct {
@@ -28,6 +29,11 @@ type modelMetrics struct {
 	unpriced  *cache[string, prometheus.Counter]
 	fallbacks *cache[[3]string, prometheus.Counter] // from, to, class
 	inFlight  *cache[string, prometheus.Gauge]
+
+	// The same under OpenTelemetry's names for generative AI, for dashboards that know those.
+	genDuration *cache[[3]string, prometheus.Observer] // provider, model, error type
+	genTokens   *cache[[3]string, prometheus.Observer] // provider, model, token type
+	genFirst    *cache[[2]string, prometheus.Observer] // provider, model
 }
 
 func newModelMetrics(f factory, n *names) modelMetrics {
@@ -35,6 +41,11 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 	tokens := f.counters("llm_tokens_total", "Tokens by disjoint type: their sum is what was processed. Input is what no cache served; output is what could be seen, reasoning what could not.", "provider", "model", "agent", "type")
 	cost := f.counters("llm_cost_usd_total", "Cost of requests with a known price. Under provider \"simulated\": what the real model would have cost.", "provider", "model", "agent")
 	took := f.histograms("llm_request_duration_seconds", "Time of a request to a model provider, answered or not.", bucketsModel(), "provider", "model")
+	baseline := f.counters("llm_baseline_usd_total", "What the answered requests would have cost on the baseline model, without caching.", "provider", "model", "agent")
+	saved := f.counters("llm_cache_saved_usd_total", "What the providers' prompt caches took off; what writing to them cost is taken off where it is less.", "provider", "model", "agent")
+	genDuration := f.semantic("gen_ai_client_operation_duration_seconds", "Duration of a request to a model (OpenTelemetry gen_ai.client.operation.duration).", bucketsModel(), "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type")
+	genTokens := f.semantic("gen_ai_client_token_usage", "Tokens of a request (OpenTelemetry gen_ai.client.token.usage).", bucketsTokens(), "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type")
+	genFirst := f.semantic("gen_ai_client_operation_time_to_first_chunk_seconds", "Time until an answer began (OpenTelemetry gen_ai.client.operation.time_to_first_chunk).", bucketsModel(), "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 	unpriced := f.counters("llm_unpriced_requests_total", "Requests whose price is unknown; they are not in llm_cost_usd_total.", "model")
 	fallbacks := f.counters("llm_fallbacks_total", "Times a chain went on to its next model, and why.", "from_model", "to_model", "reason")
 	inFlight := f.gauges("llm_requests_in_flight", "Requests that wait for their model provider.", "provider")
@@ -49,7 +60,9 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 				answered: requests.WithLabelValues(k.provider, k.model, k.agent, attemptOK),
 				input:    of("input"), cacheRead: of("cache_read"), cacheWrite: of("cache_write"),
 				output: of("output"), reasoning: of("reasoning"),
-				cost: cost.WithLabelValues(k.provider, k.model, k.agent),
+				cost:     cost.WithLabelValues(k.provider, k.model, k.agent),
+				baseline: baseline.WithLabelValues(k.provider, k.model, k.agent),
+				saved:    saved.WithLabelValues(k.provider, k.model, k.agent),
 			}
 		}).bounded(tripletsMax, other, n.triplets),
 		failed: newCache(func(k [4]string) prometheus.Counter { return requests.WithLabelValues(k[:]...) }).
@@ -59,6 +72,12 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 		unpriced: newCache(func(model string) prometheus.Counter { return unpriced.WithLabelValues(model) }),
 		fallbacks: newCache(func(k [3]string) prometheus.Counter { return fallbacks.WithLabelValues(k[:]...) }).
 			bounded(pairsMax, [3]string{labelOther, labelOther, labelOther}, n.pairs),
+		genDuration: newCache(func(k [3]string) prometheus.Observer { return genDuration.WithLabelValues("chat", k[0], k[1], k[2]) }).
+			bounded(tripletsMax, [3]string{labelOther, labelOther, labelOther}, n.triplets),
+		genTokens: newCache(func(k [3]string) prometheus.Observer { return genTokens.WithLabelValues("chat", k[0], k[1], k[2]) }).
+			bounded(tripletsMax, [3]string{labelOther, labelOther, labelOther}, n.triplets),
+		genFirst: newCache(func(k [2]string) prometheus.Observer { return genFirst.WithLabelValues("chat", k[0], k[1]) }).
+			bounded(pairsMax, [2]string{labelOther, labelOther}, n.triplets),
 		inFlight: newCache(func(provider string) prometheus.Gauge { return inFlight.WithLabelValues(provider) }),
 	}
 	m.inFlight.of(n.providers.value(providerSimulated))
@@ -91,11 +110,13 @@ func (m *modelMetrics) count(agent string, c *usage.Call) {
 	} else {
 		m.failed.of([4]string{provider, model, agent, m.names.classes.value(c.Class)}).Inc()
 	}
-	add(s.input, c.Tokens.Input)
-	add(s.cacheRead, c.Tokens.CacheRead)
-	add(s.cacheWrite, c.Tokens.CacheWrite)
-	add(s.output, c.Tokens.Output)
-	add(s.reasoning, c.Tokens.Reasoning)
+	t := c.Tokens.Coarse()
+	add(s.input, t.Input)
+	add(s.cacheRead, t.CacheRead)
+	add(s.cacheWrite, t.CacheWrite)
+	add(s.output, t.Output)
+	add(s.reasoning, t.Reasoning)
+	m.semantic(provider, model, c)
 	m.took.of([2]string{provider, model}).Observe(float64(c.Millis) / 1000)
 	if c.Unpriced {
 		m.unpriced.of(model).Inc()
@@ -103,6 +124,28 @@ func (m *modelMetrics) count(agent string, c *usage.Call) {
 	}
 	if c.Cost > 0 {
 		s.cost.Add(float64(c.Cost) / float64(usage.USD))
+	}
+	if c.Baseline > 0 {
+		s.baseline.Add(float64(c.Baseline) / float64(usage.USD))
+	}
+	if c.CacheSaved > 0 {
+		s.saved.Add(float64(c.CacheSaved) / float64(usage.USD))
+	}
+}
+
+// semantic counts a request under OpenTelemetry's names.
+func (m *modelMetrics) semantic(provider, model string, c *usage.Call) {
+	errorType := ""
+	if c.Class != "" {
+		errorType = m.names.classes.value(c.Class)
+	}
+	m.genDuration.of([3]string{provider, model, errorType}).Observe(float64(c.Millis) / 1000)
+	if c.Tokens.Total() > 0 {
+		m.genTokens.of([3]string{provider, model, "input"}).Observe(float64(c.Tokens.InputTotal()))
+		m.genTokens.of([3]string{provider, model, "output"}).Observe(float64(c.Tokens.OutputTotal()))
+	}
+	if c.FirstMillis > 0 {
+		m.genFirst.of([2]string{provider, model}).Observe(float64(c.FirstMillis) / 1000)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 var runStates = [...]string{"queued", "running", "waiting", "cancelling", "quarantined"}
 
 // runOutcomes are the ways a run ends.
-var runOutcomes = [...]string{"succeeded", "failed", "cancelled", "timed_out"}
+var runOutcomes = [...]string{"succeeded", "failed", "cancelled", "timed_out", "budget_exceeded"}
 
 type runMetrics struct {
 	names      *names
@@ -81,7 +81,7 @@ func (m *Metrics) RunStarted(delay time.Duration) {
 	m.runs.startDelay.Observe(delay.Seconds())
 }
 
-// RunFinished counts the end of a run: succeeded, failed, cancelled or timed_out.
+// RunFinished counts the end of a run: succeeded, failed, cancelled, timed_out or budget_exceeded.
 func (m *Metrics) RunFinished(workflow, outcome string, took time.Duration) {
 	if m == nil {
 		return

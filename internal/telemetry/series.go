@@ -17,6 +17,8 @@ const (
 	classesMax   = 100
 	tripletsMax  = 500 // provider × model × agent
 	pairsMax     = 100 // model → model
+	chainsMax    = 100
+	targetsMax   = 200 // provider/model
 )
 
 const (
@@ -33,8 +35,8 @@ func newOverflow(f factory) *overflow {
 
 // names holds what the users' names may be: shared by all metrics, so that a name is known to all or to none.
 type names struct {
-	workflows, agents, models, providers, routes, streams, classes *capped
-	triplets, pairs                                                prometheus.Counter
+	workflows, agents, models, providers, routes, streams, classes, chains, targets, budgets *capped
+	triplets, pairs                                                                          prometheus.Counter
 }
 
 func newNames(o *overflow) *names {
@@ -46,6 +48,9 @@ func newNames(o *overflow) *names {
 		routes:    newCapped(routesMax, o.total.WithLabelValues("route")),
 		streams:   newCapped(streamsMax, o.total.WithLabelValues("stream")),
 		classes:   newCapped(classesMax, o.total.WithLabelValues("outcome")),
+		chains:    newCapped(chainsMax, o.total.WithLabelValues("chain")),
+		targets:   newCapped(targetsMax, o.total.WithLabelValues("target")),
+		budgets:   newCapped(budgetsMax, o.total.WithLabelValues("budget")),
 		triplets:  o.total.WithLabelValues("llm_series"),
 		pairs:     o.total.WithLabelValues("llm_fallback_series"),
 	}

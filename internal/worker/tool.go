@@ -24,7 +24,7 @@ func (w *Worker) tool(outer context.Context, a flow.Attempt) *flow.Outcome {
 		defer cancel()
 	}
 	if failure := stopped(outer, ctx); failure != nil {
-		return &flow.Outcome{Failure: failure}
+		return &flow.Outcome{Failure: failure, Unbegun: true}
 	}
 	output, err := w.tools.Call(ctx, tool.Request{Ref: spec.Ref, Args: a.Input, Key: a.Key, Attempt: int(a.No)})
 	if err != nil {

@@ -27,7 +27,12 @@ const (
 	classInternal      = "internal"
 	classInvalidOutput = "invalid_output"
 	classToolError     = "tool_error"
+
+	classBudgetExceeded = "budget_exceeded"
 )
+
+// scopeRun is what the gateway calls the scope of a run's own budget.
+const scopeRun = "run"
 
 // Gateway makes one logical model call. Its error is a *gateway.FailedError.
 type Gateway interface {

@@ -170,7 +170,7 @@ func TestAgentOutcome(t *testing.T) {
 	if diff := cmp.Diff(want, seeds); diff != "" {
 		t.Error(diff)
 	}
-	if r := m.asked[2]; r.Agent != "writer" || r.CallsMax != gateway.CallsMax-1 || len(r.Ask.Messages) != 4 {
+	if r := m.asked[2]; r.Caller.Agent != "writer" || r.CallsMax != gateway.CallsMax-1 || len(r.Ask.Messages) != 4 {
 		t.Errorf("asked %+v", r)
 	}
 }

@@ -1,118 +1,58 @@
 package workflow
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 )
 
 var (
 	agentKeys = keySet{
-		known: []string{"role", "model", "chain", "instructions", "output", "max_tokens", "temperature", "description"},
-		later: []string{
-			"extends", "input", "route", "context_docs", "tools", "delegates", "gate", "max_turns", "session", "memory", "context",
+		known: []string{
+			"role", "model", "chain", "route", "instructions", "output", "max_tokens", "temperature", "context", "description",
 		},
+		later: []string{"extends", "input", "context_docs", "tools", "delegates", "gate", "max_turns", "session", "memory"},
 	}
-	chainEntryKeys = keySet{known: []string{"model", "timeout", "retries", "retry_timeouts"}, later: []string{"accept"}}
-	defaultsKeys   = keySet{known: []string{"retry", "timeout", "chain"}, later: []string{"gate", "on_error"}}
+	contextKeys  = keySet{known: []string{"max_tokens", "overflow"}}
+	defaultsKeys = keySet{known: []string{"retry", "timeout", "chain"}, later: []string{"gate", "on_error"}}
 )
 
-// Limits of agents and chains.
+// Limits of agents.
 const (
-	EntryRetriesMax = 10
-	MaxTokensMax    = 10_000_000
-	TemperatureMax  = 2.0
+	MaxTokensMax   = 10_000_000
+	TemperatureMax = 2.0
 )
 
-// builtinChains are there when a definition does not define chains of the same name.
-func builtinChains() map[string]*Chain {
-	entry := func(model string, seconds, retries int) ChainEntry {
-		return ChainEntry{Model: model, Timeout: time.Duration(seconds) * time.Second, Retries: retries, RetryTimeouts: true}
-	}
-	return map[string]*Chain{
-		"reasoning": {Name: "reasoning", Entries: []ChainEntry{
-			entry("claude-opus-4-6", 60, 1), entry("gpt-4o", 45, 1), entry("claude-sonnet-4-6", 30, 2), entry("gemini-2.5-pro", 45, 1),
-		}},
-		"production": {Name: "production", Entries: []ChainEntry{
-			entry("claude-sonnet-4-6", 30, 2), entry("gpt-4o", 30, 1), entry("grok-3", 20, 1),
-		}},
-		"classification": {Name: "classification", Entries: []ChainEntry{
-			entry("claude-haiku-4-5", 10, 3), entry("claude-sonnet-4-6", 15, 1),
-		}},
-	}
+// routes are the classes of work that choose a chain when an agent is asked; auto leaves the class to the rules.
+var routes = []string{"strategy", "production", "coding_and_scoring", "social", "research", "classification", "auto"}
+
+// answererKeys say who answers for an agent: exactly one of them does.
+var answererKeys = []string{"model", "chain", "route"}
+
+func namesAnswerer(n *node) bool {
+	return slices.ContainsFunc(answererKeys, func(key string) bool { return n.get(key) != nil })
 }
 
-func (c *compiler) chains() {
-	c.w.Chains = builtinChains()
-	n := c.root.get("chains")
-	if n == nil || !c.p.kind(n, nodeObject) {
-		return
-	}
-	for _, m := range n.members {
-		c.p.name(m.spot(), "a chain", m.name)
-		c.w.Chains[m.name] = &Chain{Name: m.name, Entries: c.entries(m.value)}
-	}
-}
-
-func (c *compiler) entries(n *node) []ChainEntry {
-	if !c.p.kind(n, nodeList) {
-		return nil
-	}
-	if len(n.items) == 0 || len(n.items) > ChainEntriesMax {
-		c.p.add(n.spot(), codeLimit, "a chain has 1 to %d entries, not %d", ChainEntriesMax, len(n.items))
-	}
-	var entries []ChainEntry
-	for _, item := range n.items {
-		if !c.p.object(item, "a chain entry", chainEntryKeys) {
-			continue
-		}
-		e := ChainEntry{
-			Model:         c.p.word(c.p.need(item, "model", "a chain entry")),
-			Timeout:       c.p.duration(item.get("timeout"), TimeoutMax, 0),
-			Retries:       c.p.integer(item.get("retries"), 0, EntryRetriesMax, 0),
-			RetryTimeouts: c.p.boolean(item.get("retry_timeouts")),
-		}
-		for _, before := range entries {
-			if e.Model != "" && before.Model == e.Model {
-				c.p.add(item.get("model").spot(), codeConflict, "%q stands twice in the chain; give the first more retries", clip(e.Model))
-			}
-		}
-		entries = append(entries, e)
-	}
-	return entries
-}
-
-// chainValue reads the key chain: a name, or a list of entries.
-func (c *compiler) chainValue(n *node) *Chain {
-	switch {
-	case n == nil || n.kind == nodeBad:
-		return nil
-	case n.kind == nodeList:
-		return &Chain{Entries: c.entries(n)}
-	case n.kind != nodeText:
-		c.p.add(n.spot(), codeType, "must be the name of a chain or a list of entries, not %s", n.kind)
-		return nil
-	}
-	name := c.p.word(n)
-	if chain, ok := c.w.Chains[name]; ok {
-		return chain
-	}
-	if name != "" {
-		tail, edit := didYouMean(name, keysOf(c.w.Chains))
-		c.p.suggest(n.spot(), edit, codeUnknownChain, "there is no chain %q%s", clip(name), tail)
-	}
-	return &Chain{Name: name, Entries: nil}
-}
-
-// models reads model or chain of an agent or step; nil: neither is there.
-func (c *compiler) models(n *node) *Chain {
-	model, chain := n.get("model"), n.get("chain")
+// answerer lays model, chain or route of an agent or step over an agent: whichever is there replaces all three.
+func (c *compiler) answerer(a *Agent, n *node) {
+	model, chain, route := n.get("model"), n.get("chain"), n.get("route")
 	if model != nil && chain != nil {
 		c.p.add(chain.spot(), codeConflict, `"model" and "chain" exclude each other; a chain names its models itself`)
 	}
-	if model != nil {
-		return &Chain{Entries: []ChainEntry{{Model: c.p.word(model)}}}
+	if other := cmp.Or(model, chain); route != nil && other != nil {
+		c.p.add(route.spot(), codeConflict, `"route" and %q exclude each other; the class of work chooses the chain`, other.name)
 	}
-	return c.chainValue(chain)
+	switch {
+	case model != nil:
+		a.Chain, a.Route = Chain{Entries: []ChainEntry{{Model: c.p.word(model)}}}, ""
+	case chain != nil:
+		if k := c.chainValue(chain); k != nil {
+			a.Chain, a.Route = *k, ""
+		}
+	case route != nil:
+		a.Chain, a.Route = Chain{}, c.p.oneOf(route, routes...)
+	}
 }
 
 func (c *compiler) defaults() {
@@ -133,7 +73,7 @@ func (c *compiler) defaults() {
 type draftAgent struct {
 	node  *node
 	agent Agent
-	bare  bool // no model, no chain, no default: each step must say who answers
+	bare  bool // no model, no chain, no route, no default: each step must say who answers
 	used  bool
 }
 
@@ -173,7 +113,7 @@ func (c *compiler) draftAgent(n *node, name string) *draftAgent {
 	}
 	c.p.text(n.get("description"))
 	c.overlay(&d.agent, n, "output of agent "+name)
-	if n.get("model") == nil && n.get("chain") == nil {
+	if !namesAnswerer(n) {
 		if c.chain != nil {
 			d.agent.Chain = *c.chain
 		}
@@ -191,9 +131,7 @@ func (c *compiler) overlay(a *Agent, n *node, typeName string) {
 		a.Instructions = v.text
 		c.noTemplate(v, "instructions hold no expressions; put them into the prompt of the step")
 	}
-	if chain := c.models(n); chain != nil {
-		a.Chain = *chain
-	}
+	c.answerer(a, n)
 	if v := n.get("output"); v != nil {
 		a.Output = c.contract(v, typeName)
 	}
@@ -204,6 +142,21 @@ func (c *compiler) overlay(a *Agent, n *node, typeName string) {
 		t := c.p.number(v, 0, TemperatureMax, 0)
 		a.Temperature = &t
 	}
+	if v := n.get("context"); v != nil && c.p.object(v, "context", contextKeys) {
+		a.ContextTokens = int64(c.p.integer(v.get("max_tokens"), 1, MaxTokensMax, 0))
+		a.Overflow = c.overflow(v.get("overflow"))
+	}
+}
+
+func (c *compiler) overflow(n *node) Overflow {
+	if n == nil {
+		return OverflowFail
+	}
+	if n.kind == nodeText && (n.text == "summarize" || n.text == "artifact") {
+		c.p.add(n.spot(), codeNotSupported, "the overflow %s is part of the format but this version does not run it", n.text)
+		return OverflowFail
+	}
+	return Overflow(c.p.oneOf(n, string(OverflowFail), string(OverflowTrim)))
 }
 
 // noTemplate refuses expressions where the text is taken as it is.

@@ -3,15 +3,39 @@ package workflow
 // Compile reads a definition (JSON, or YAML) and checks it as a whole. The error is a *fault.Error: malformed with one
 // issue where the source cannot be read (json_syntax, yaml_syntax), else invalid (workflow_invalid) with every problem
 // in the order of the document, up to fault.IssuesMax.
+//
+// The Source of the result carries the built-in chains that the definition names, so that its hash pins them.
 func Compile(source []byte) (*Workflow, error) {
-	c := &compiler{
-		p:       &problems{},
+	p := &problems{}
+	if len(source) > DefinitionBytesMax {
+		p.add(spot{}, codeLimit, "the definition has %d bytes; the limit is %d", len(source), DefinitionBytesMax)
+		return nil, p.err()
+	}
+	return compile(source, newCompiler(source, p))
+}
+
+// Load compiles a definition that was stored: the Source of a Workflow that this version or one before it compiled. It
+// means what it meant then, and its hash is the same: what a run was pinned to never changes under it. Rules that
+// came later do not refuse it, and where it names a built-in chain without carrying it, it is older than that custom
+// and means the chains of that time.
+func Load(source []byte) (*Workflow, error) {
+	c := newCompiler(source, &problems{})
+	c.stored = true
+	return compile(source, c)
+}
+
+func newCompiler(source []byte, p *problems) *compiler {
+	return &compiler{
+		p:       p,
 		lines:   newLineIndex(source),
-		w:       &Workflow{byPath: map[string]*Step{}},
+		w:       &Workflow{byPath: map[string]*Step{}, Chains: map[string]*Chain{}},
 		agents:  map[string]*draftAgent{},
 		exprs:   map[exprKey]*draftExpr{},
 		objects: newObjects(),
 	}
+}
+
+func compile(source []byte, c *compiler) (*Workflow, error) {
 	root, err := parse(source, c.p)
 	if err != nil {
 		return nil, err
@@ -32,6 +56,8 @@ type compiler struct {
 	lines *lineIndex
 	root  *node
 	w     *Workflow
+
+	stored bool // it was compiled before: see Load
 
 	retry      Retry // of the defaults
 	timeout    int64 // of the defaults, nanoseconds; 0: none
@@ -61,6 +87,7 @@ func (c *compiler) definition() {
 	c.defaults()
 	c.namedAgents()
 	c.listedSteps()
+	c.baseline()
 	c.link()
 	c.typed()
 }
@@ -68,10 +95,10 @@ func (c *compiler) definition() {
 var topKeys = keySet{
 	known: []string{
 		"spec", "name", "description", "labels", "input", "output", "sequential", "stakes", "mode", "timeout",
-		"max_parallel", "priority", "baseline_model", "contracts", "chains", "agents", "orchestrator", "defaults",
+		"max_parallel", "priority", "budget", "baseline_model", "contracts", "chains", "agents", "orchestrator", "defaults",
 		"steps", "on_failure", "finally",
 	},
-	later: []string{"budget", "fairness_key", "concurrency", "context_docs", "degrade", "retention"},
+	later: []string{"fairness_key", "concurrency", "context_docs", "degrade", "retention"},
 }
 
 // Limits of labels.
@@ -97,6 +124,7 @@ func (c *compiler) head() {
 	c.w.Timeout = c.p.duration(top.get("timeout"), TimeoutMax, TimeoutDefault)
 	c.w.MaxParallel = c.p.integer(top.get("max_parallel"), 1, MaxParallelMax, MaxParallelDefault)
 	c.w.Priority = c.p.integer(top.get("priority"), 0, 9, PriorityDefault)
+	c.w.Budget = c.budget(top.get("budget"))
 	c.w.BaselineModel = c.p.word(top.get("baseline_model"))
 }
 

@@ -36,6 +36,7 @@ const (
 	placeMain
 	placeOnFailure
 	placeFinally
+	placeAccept // of a chain's entry: an answer is judged by itself
 	placesMax
 )
 
@@ -85,13 +86,22 @@ func (c *compiler) environment(p place) *environment {
 	if e := c.envs[p]; e != nil {
 		return e
 	}
-	e := &environment{steps: map[string]bool{}, roots: []string{"input"}}
-	variables := []cel.EnvOption{cel.CustomTypeProvider(c.objects), cel.Variable("input", c.inputType())}
-	if p != placeSubmission {
-		variables = append(variables, cel.Variable("run", c.runType(p)), cel.Variable("steps", c.stepsType(p, e)))
-		e.roots = append(e.roots, "run", "steps")
+	e := &environment{steps: map[string]bool{}}
+	declared := []cel.EnvOption{cel.CustomTypeProvider(c.objects)}
+	root := func(name string, t *cel.Type) {
+		declared = append(declared, cel.Variable(name, t))
+		e.roots = append(e.roots, name)
 	}
-	env, err := baseEnv().Extend(variables...)
+	if p == placeAccept {
+		c.answerRoots(root)
+	} else {
+		root("input", c.inputType())
+	}
+	if p != placeSubmission && p != placeAccept {
+		root("run", c.runType(p))
+		root("steps", c.stepsType(p, e))
+	}
+	env, err := baseEnv().Extend(declared...)
 	if err != nil { // a defect of this package
 		panic(fmt.Errorf("declare the roots of expressions: %w", err))
 	}

@@ -80,6 +80,13 @@ func TestGood(t *testing.T) {
 			if diff := cmp.Diff(dump(w), dump(again)); diff != "" {
 				t.Errorf("compiled from the canonical JSON it differs (-source +canonical):\n%s", diff)
 			}
+			loaded, err := workflow.Load(w.Source)
+			if err != nil {
+				t.Fatalf("load what was compiled: %s", problems(err))
+			}
+			if diff := cmp.Diff(dump(w), dump(loaded)); diff != "" || loaded.Hash != w.Hash {
+				t.Errorf("loaded it differs (-compiled +loaded):\n%s", diff)
+			}
 			dumped := strings.TrimSuffix(file, ".yaml") + ".dump"
 			want, _ := os.ReadFile(dumped) //nolint:errcheck // not there yet: everything differs
 			compare(t, dumped, string(want), dump(w))
@@ -91,6 +98,13 @@ func TestGood(t *testing.T) {
 func dump(w *workflow.Workflow) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "workflow %s timeout=%s max_parallel=%d priority=%d baseline=%q labels=%v\n", w.Name, w.Timeout, w.MaxParallel, w.Priority, w.BaselineModel, w.Labels)
+	if k := w.Budget; k != nil {
+		fmt.Fprintf(&b, "budget %s %d tokens warn_at=%v on_exceeded=%s\n", k.Cost, k.Tokens, k.WarnAt, k.OnExceeded)
+	}
+	fmt.Fprintf(&b, "models %v\n", w.Models)
+	for _, name := range slices.Sorted(maps.Keys(w.Chains)) {
+		fmt.Fprintf(&b, "chain %s%s\n", name, describeChain(*w.Chains[name]))
+	}
 	for _, name := range slices.Sorted(maps.Keys(w.Agents)) {
 		fmt.Fprintf(&b, "agent %s\n", describe(w.Agents[name]))
 	}
@@ -155,11 +169,13 @@ func detail(b *strings.Builder, indent string, s *workflow.Step) {
 }
 
 func describe(a *workflow.Agent) string {
-	chain, err := json.Marshal(a.Chain.Entries)
-	if err != nil {
-		return err.Error()
+	text := fmt.Sprintf("%s role=%s chain=%s%s %s", a.Name, a.Role, a.Chain.Name, describeChain(a.Chain), contract(a.Output))
+	if a.Route != "" {
+		text = fmt.Sprintf("%s role=%s route=%s %s", a.Name, a.Role, a.Route, contract(a.Output))
 	}
-	text := fmt.Sprintf("%s role=%s chain=%s%s %s", a.Name, a.Role, a.Chain.Name, chain, contract(a.Output))
+	if a.Overflow != "" {
+		text += fmt.Sprintf(" context=%d overflow=%s", a.ContextTokens, a.Overflow)
+	}
 	if a.MaxTokens > 0 {
 		text += fmt.Sprintf(" max_tokens=%d", a.MaxTokens)
 	}
@@ -167,6 +183,31 @@ func describe(a *workflow.Agent) string {
 		text += fmt.Sprintf(" temperature=%v", *a.Temperature)
 	}
 	return text + fmt.Sprintf(" %q", a.Instructions)
+}
+
+func describeChain(k workflow.Chain) string {
+	entries, err := json.Marshal(k.Entries)
+	if err != nil {
+		return err.Error()
+	}
+	text := string(entries)
+	for i, e := range k.Entries {
+		if e.Accept != nil {
+			text += fmt.Sprintf(" accept[%d]=%q", i, e.Accept.Source)
+		}
+	}
+	if k.Hedge {
+		text += fmt.Sprintf(" hedge=%s", k.HedgeAfter)
+	}
+	for _, flag := range []struct {
+		set  bool
+		name string
+	}{{k.AcceptBest, "accept_best"}, {k.OnPolicy, "on_policy"}, {k.LongerOnce, "on_truncated"}} {
+		if flag.set {
+			text += " " + flag.name
+		}
+	}
+	return text
 }
 
 func contract(c workflow.Contract) string {

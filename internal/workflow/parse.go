@@ -24,10 +24,6 @@ const (
 // parse reads a definition into a tree. The error says why it cannot be read at all; what can be read but is not
 // allowed goes to the problems.
 func parse(source []byte, p *problems) (*node, error) {
-	if len(source) > DefinitionBytesMax {
-		p.add(spot{}, codeLimit, "the definition has %d bytes; the limit is %d", len(source), DefinitionBytesMax)
-		return nil, p.err()
-	}
 	syntax := yamlSyntax
 	if isJSON(source) {
 		syntax = jsonSyntax

@@ -86,7 +86,10 @@ func (p *problems) oneOf(n *node, words ...string) string {
 	}
 	if !slices.Contains(words, s) {
 		tail, edit := didYouMean(s, words)
-		p.suggest(n.spot(), edit, codeValue, "%q is none of %s%s", s, strings.Join(words, ", "), strings.TrimPrefix(tail, "; there is "+strings.Join(slices.Sorted(slices.Values(words)), ", ")))
+		if edit == "" { // the words are named already
+			tail = ""
+		}
+		p.suggest(n.spot(), edit, codeValue, "%q is none of %s%s", clip(s), strings.Join(words, ", "), tail)
 		return ""
 	}
 	return s
@@ -98,15 +101,20 @@ func (p *problems) boolean(n *node) bool {
 
 // integer reads a whole number within bounds; absent or wrong, it is the fallback.
 func (p *problems) integer(n *node, low, high, fallback int) int {
+	return int(p.whole(n, int64(low), int64(high), int64(fallback)))
+}
+
+// whole is integer for what may be larger than an int.
+func (p *problems) whole(n *node, low, high, fallback int64) int64 {
 	if !p.kind(n, nodeNumber) {
 		return fallback
 	}
 	f, err := strconv.ParseFloat(n.text, 64)
-	if err != nil || f != float64(int(f)) || f < float64(low) || f > float64(high) {
+	if err != nil || f != float64(int64(f)) || f < float64(low) || f > float64(high) {
 		p.add(n.spot(), codeValue, "%s must be a whole number from %d to %d", n.text, low, high)
 		return fallback
 	}
-	return int(f)
+	return int64(f)
 }
 
 func (p *problems) number(n *node, low, high, fallback float64) float64 {

@@ -27,7 +27,7 @@ type draftStep struct {
 var (
 	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "labels"}
 	kindKeys = map[Kind][]string{
-		KindAgent:  {"prompt", "input", "output", "role", "model", "chain", "instructions", "max_tokens", "temperature"},
+		KindAgent:  {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context"},
 		KindTool:   {"args", "output", "side_effect"},
 		KindSet:    nil,
 		KindGroup:  nil,
@@ -258,9 +258,10 @@ func (c *compiler) agentStep(d *draftStep) {
 		a.Agent = draft.agent
 		draft.used = true
 		c.overlay(&a.Agent, d.node, "output of step "+d.step.ID)
-		if draft.bare && d.node.get("model") == nil && d.node.get("chain") == nil {
+		if draft.bare && !namesAnswerer(d.node) {
 			c.reportBare(draft)
 		}
+		c.chainFits(d)
 	}
 	o := d.owner()
 	o.volatile = true
@@ -273,6 +274,24 @@ func (c *compiler) agentStep(d *draftStep) {
 	if d.node.get("prompt") == nil && d.node.get("input") == nil && a.Agent.Instructions == "" {
 		c.p.add(d.node.get("agent").spot(), codeRequired, `nothing says what the agent is to do; give the step a "prompt" or an "input"`)
 	}
+}
+
+// chainFits: an attempt that ends before the first entry of its chain may is given up while it waits for an answer that
+// is still in time.
+func (c *compiler) chainFits(d *draftStep) {
+	chain, limit := &d.step.Agent.Agent.Chain, d.step.Timeout
+	if c.stored || len(chain.Entries) == 0 || chain.Entries[0].Timeout <= limit {
+		return
+	}
+	at, edit := d.node.get("agent").spot(), ""
+	for _, n := range []*node{c.root.get("defaults").get("timeout"), d.node.get("timeout")} {
+		if n != nil {
+			at, edit = n.spot(), formatDuration(chain.Entries[0].Timeout)
+		}
+	}
+	c.p.suggest(at, edit, codeValue,
+		"an attempt ends after %s, but the first entry of its chain (%s) may take %s; give the attempt more time, or the entry less",
+		formatDuration(limit), clip(chain.Entries[0].Model), formatDuration(chain.Entries[0].Timeout))
 }
 
 func (c *compiler) stepAgent(d *draftStep) *draftAgent {

@@ -82,7 +82,7 @@ func (c *compiler) check(d *draftExpr) {
 // checkNames looks up the steps and the fields of the run that are read.
 func (c *compiler) checkNames(d *draftExpr, e *environment) {
 	for _, r := range d.reads.steps {
-		if e.steps[r.id] || d.place == placeSubmission {
+		if e.steps[r.id] || d.place == placeSubmission || d.place == placeAccept {
 			continue
 		}
 		if other := c.w.byPath[r.id]; other != nil {
@@ -303,7 +303,7 @@ func (c *compiler) explain(e *environment, message string) (code, detail, edit s
 		if e.steps[m[1]] {
 			return codeUnknownName, fmt.Sprintf("%q is a step; read it as steps.%s.output", m[1], m[1]), "steps." + m[1] + ".output"
 		}
-		if (m[1] == "steps" || m[1] == "run") && len(e.roots) == 1 {
+		if (m[1] == "steps" || m[1] == "run") && slices.Equal(e.roots, []string{"input"}) {
 			return codeUnknownName, "only the input can be read here: the run is not there yet", ""
 		}
 		known := slices.Concat(e.roots, functionNames())

@@ -32,11 +32,11 @@ type Workflow struct {
 	Priority      int
 	BaselineModel string   // savings are against it; empty: the dearest of Models
 	Budget        *Budget  // nil: none
-	Models        []string // every model that the agents' chains name, sorted
+	Models        []string // every model that the chain of a step names, sorted
 
 	Contracts map[string]*Schema
 	Agents    map[string]*Agent
-	Chains    map[string]*Chain
+	Chains    map[string]*Chain // its own, and the built-in ones it names
 
 	Steps                    []*Step // every step; a container stands before its contents; Step.Index is the place here
 	Main, OnFailure, Finally []*Step // the top-level lists, in listed order
@@ -104,8 +104,7 @@ type AgentStep struct {
 	Input  *Template // a JSON object shown to the agent after the prompt; nil: none
 }
 
-// Agent has one clear task each. Exactly one of Model and Chain decides who answers; Chain is always set after
-// compilation (a bare model becomes a chain of one entry).
+// Agent has one clear task each. Either Chain has entries (a bare model becomes a chain of one) or Route is set.
 type Agent struct {
 	Name         string
 	Role         string // orchestrator, grinder, validator or empty
@@ -118,7 +117,7 @@ type Agent struct {
 	Route         string   // task class that chooses the chain when it is called, or auto; empty: Chain
 	Baseline      []string // savings are against the dearest of these
 	ContextTokens int64    // the most that a prompt may have; 0: the model's window
-	Overflow      Overflow // what becomes of a longer one
+	Overflow      Overflow // what becomes of a longer one; empty: OverflowFail
 }
 
 // Overflow says what becomes of a prompt that is longer than it may be.
@@ -176,7 +175,8 @@ type ChainEntry struct {
 	RetryTimeouts bool          `json:"retry_timeouts"` // a timeout, too, is retried on the same entry
 	FirstToken    time.Duration `json:"ttft,omitempty"` // until an answer begins; 0: the provider's limit
 	Idle          time.Duration `json:"idle,omitempty"` // between its parts; 0: the provider's limit
-	// Accept judges an answer (roots output, confidence, usage, latency_ms); nil: every answer that came whole.
+	// Accept judges an answer (roots output, confidence, usage, latency_ms: see AnswerScope); nil: every answer that came
+	// whole.
 	Accept *Expr `json:"-"`
 }
 

@@ -92,7 +92,7 @@ var (
 	htmlTags   = regexp.MustCompile(`(?s)<(?:script|style).*?</(?:script|style)>|<[^>]*>`)
 	contextual = regexp.MustCompile(`(?i)context.{0,12}(length|window)|maximum context|too many (input )?tokens|prompt is too long|input is too long|exceeds? the (available )?context|input token count.{0,40}exceeds`)
 	political  = regexp.MustCompile(`(?i)content.{0,3}(filter|policy|management policy)|safety (system|filter|settings)|flagged (as|by|for)|violat\w+ .{0,30}(policy|policies|usage guidelines)`)
-	incapable  = regexp.MustCompile(`(?i)(unsupported|unknown|unrecognized|not supported|does not support|doesn't support|isn't supported|is not available|not permitted|extra inputs).{0,80}(parameter|value|field|argument|response_format|json_schema|stream_options|temperature|max_tokens|max_completion_tokens|model|input)|(response_format|json_schema|stream_options|temperature|max_tokens|max_completion_tokens|prefill).{0,120}(not supported|unsupported|does not support|unavailable|not available|not permitted|is not allowed|only the default)|no endpoints found that (support|can handle)`)
+	incapable  = regexp.MustCompile(`(?i)(unsupported|unknown|unrecognized|not supported|does not support|doesn't support|isn't supported|is not available|not permitted|extra inputs).{0,80}(parameter|value|field|argument|response_format|json_schema|stream_options|temperature|max_tokens|max_completion_tokens|model|input|tools?\b|function|images?\b|vision)|(response_format|json_schema|stream_options|temperature|max_tokens|max_completion_tokens|prefill).{0,120}(not supported|unsupported|does not support|unavailable|not available|not permitted|is not allowed|only the default)|no endpoints found that (support|can handle)|tool.?choice requires|(images?|image_url|tools?|tool.?calling|function.?calling|vision|audio).{0,40}(not supported|only supported|unsupported|is unsupported)`)
 	penniless  = regexp.MustCompile(`(?i)credit balance|insufficient.{0,3}(quota|credits?|balance|funds)|billing|payment required|spending limit|out of credits`)
 	noModel    = regexp.MustCompile(`(?i)model.{0,80}(not found|does not exist|not exist|no longer available|is not available|has been deprecated|decommissioned)|(no such|unknown|invalid) model`)
 )
@@ -121,6 +121,7 @@ var classOfWord = map[string]Class{
 	"unauthenticated": ClassAuth, "account_deactivated": ClassAuth,
 	"model_not_found": ClassNotFound, "not_found_error": ClassNotFound, "not_found": ClassNotFound, "model_not_available": ClassNotFound,
 	"unsupported_parameter": ClassCapabilityMismatch, "unsupported_value": ClassCapabilityMismatch, "unsupported_model": ClassCapabilityMismatch,
+	"tool_use_failed": ClassStreamInterrupted, "json_validate_failed": ClassStreamInterrupted, // Groq: the model wrote what is no tool call, no JSON
 	"api_error": ClassServer, "server_error": ClassServer, "internal_server_error": ClassServer, "internal": ClassServer, "timeout_error": ClassServer,
 }
 

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ const (
 type OpenAIConfig struct {
 	Name     string // openai
 	BaseURL  string // https://api.openai.com/v1
+	Vendor   string // whose dialect the server speaks (the names in vendors.go); empty or unknown: told by the host
 	APIKey   string // empty: none is sent
 	NoStream bool   // ask for whole answers; streaming notices a dead server sooner
 
@@ -50,6 +50,7 @@ type OpenAI struct {
 	firstToken time.Duration
 	idle       time.Duration
 	now        func() time.Time
+	vendor     vendor
 	client     *http.Client
 	transport  *http.Transport
 	redact     redactor
@@ -81,7 +82,9 @@ func NewOpenAI(c OpenAIConfig) (*OpenAI, error) {
 		name: c.Name, url: strings.TrimRight(u.String(), "/") + "/chat/completions", key: key, stream: !c.NoStream,
 		firstToken: orDefault(c.FirstToken, firstTokenDefault), idle: orDefault(c.Idle, idleDefault), now: c.Now,
 		transport: newTransport(int(orDefault(int64(c.ConnsMax), connsMaxDefault))), redact: redactor{key: key},
+		vendor: vendorOf(c.Vendor, strings.ToLower(u.Host)),
 	}
+	o.lessons.vendor = o.vendor.quirk
 	if o.now == nil {
 		o.now = time.Now
 	}
@@ -145,24 +148,56 @@ func (o *OpenAI) Complete(parent context.Context, c Call) (Reply, error) {
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.url, bytes.NewReader(body))
+	out := &outgoing{body: body}
+	req, err := o.post(ctx, c, out)
 	if err != nil {
 		return Reply{}, &Error{Class: ClassInvalidRequest, Message: o.redact.err(err)}
 	}
+	x := &exchange{
+		o: o, call: c, sent: sent, parent: parent, ctx: ctx, cancel: cancel, start: time.Now(),
+		firstToken: orDefault(c.FirstToken, o.firstToken), idle: orDefault(c.Idle, o.idle),
+	}
+	x.watch = time.AfterFunc(x.firstToken, x.late)
+	defer x.watch.Stop()
+	reply, err := x.run(req, out)
+	if e := (*Error)(nil); errors.As(err, &e) {
+		e.Begun, e.RequestID, e.Limits = x.begun.Load(), x.requestID, x.limits
+		if e.Class == ClassRateLimited && e.RetryAfter == 0 {
+			e.RetryAfter = limitWait(e.Message, x.limits)
+		}
+		return Reply{}, e
+	}
+	return reply, err
+}
+
+func (o *OpenAI) post(ctx context.Context, c Call, body *outgoing) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, o.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	body.attach(req)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json, text/event-stream")
 	req.Header.Set("User-Agent", "fermata")
 	if o.key != "" {
 		req.Header.Set("Authorization", "Bearer "+o.key)
 	}
-	x := &exchange{o: o, call: c, sent: sent, parent: parent, ctx: ctx, cancel: cancel}
-	x.watch = time.AfterFunc(o.firstToken, x.late)
-	defer x.watch.Stop()
-	resp, err := o.client.Do(req)
+	if o.vendor.sessionHeader != "" && c.Session != "" {
+		req.Header.Set(o.vendor.sessionHeader, sessionKey(c.Session))
+	}
+	return req, nil
+}
+
+// run sends the request and reads what comes.
+func (x *exchange) run(req *http.Request, body *outgoing) (Reply, error) {
+	resp, err := x.o.client.Do(req)
 	if err != nil {
 		return Reply{}, x.broken(err, ClassNetwork)
 	}
 	defer resp.Body.Close()
+	body.release()
+	x.requestID = callID(resp.Header, "x-request-id", "request-id", "x-generation-id")
+	x.limits = rateLimits(resp.Header, x.o.now())
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return Reply{}, x.refused(resp)
 	}
@@ -171,7 +206,7 @@ func (o *OpenAI) Complete(parent context.Context, c Call) (Reply, error) {
 
 // refused reads an answer that is an error.
 func (x *exchange) refused(resp *http.Response) *Error {
-	x.watch.Reset(x.o.idle)
+	x.watch.Reset(x.idle)
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, errorBytesMax)) //nolint:errcheck // what came is enough to judge by
 	wire := readError(body)
 	e := &Error{
@@ -202,9 +237,9 @@ func (x *exchange) broken(err error, otherwise Class) *Error {
 	case x.parent.Err() != nil:
 		e.Class, e.Message = ClassCancelled, "the call was cut"
 	case errors.Is(cause, errFirstToken):
-		e.Class, e.Message = ClassTimeout, fmt.Sprintf("%v (%s)", errFirstToken, x.o.firstToken)
+		e.Class, e.Message = ClassTimeout, fmt.Sprintf("%v (%s)", errFirstToken, x.firstToken)
 	case errors.Is(cause, errIdle):
-		e.Class, e.Message = ClassStreamInterrupted, fmt.Sprintf("%v for %s", errIdle, x.o.idle)
+		e.Class, e.Message = ClassStreamInterrupted, fmt.Sprintf("%v for %s", errIdle, x.idle)
 	default:
 		e.Message = x.o.redact.err(err)
 	}

@@ -29,7 +29,17 @@ type exchange struct {
 	watch  *time.Timer // ends the call unless it is put off
 	begun  atomic.Bool // something of an answer has come
 
+	firstToken, idle time.Duration
+	start            time.Time
+	first            time.Duration // until something of a streamed answer came
+	streamed         bool
+	requestID        string
+	limits           Limits
+
 	text, hidden, refusal strings.Builder
+	calls                 []called
+	details               details
+	bytes                 int // of all that has come
 	finish                openai.FinishReason
 	model                 string
 	usage                 json.RawMessage
@@ -37,6 +47,7 @@ type exchange struct {
 
 // chunk is one event of a stream, or the whole answer.
 type chunk struct {
+	ID      string          `json:"id"`
 	Model   string          `json:"model"`
 	Choices []choice        `json:"choices"`
 	Usage   json.RawMessage `json:"usage"`
@@ -52,11 +63,23 @@ type choice struct {
 }
 
 type content struct {
-	Content          parts           `json:"content"`
-	Refusal          parts           `json:"refusal"`
-	Reasoning        parts           `json:"reasoning"`
-	ReasoningContent parts           `json:"reasoning_content"`
-	ToolCalls        json.RawMessage `json:"tool_calls"`
+	Content          parts      `json:"content"`
+	Refusal          parts      `json:"refusal"`
+	Reasoning        parts      `json:"reasoning"`
+	ReasoningContent parts      `json:"reasoning_content"`
+	ReasoningDetails details    `json:"reasoning_details"`
+	ToolCalls        []callPart `json:"tool_calls"`
+}
+
+// details are OpenRouter's reasoning_details. What is no list is none: nothing depends on them but the next turn.
+type details []json.RawMessage
+
+func (d *details) UnmarshalJSON(raw []byte) error {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) == nil {
+		*d = list
+	}
+	return nil
 }
 
 // parts is text that comes as a string, as null or as a list of parts.
@@ -83,10 +106,11 @@ func (p *parts) UnmarshalJSON(raw []byte) error {
 
 // read takes an answer as it comes, whether the server streams or not.
 func (x *exchange) read(resp *http.Response) (Reply, error) {
-	in := bufio.NewReaderSize(resp.Body, 4<<10)
+	in := bufio.NewReaderSize(resp.Body, readBytes)
 	if !isStream(resp.Header, in) {
 		return x.whole(resp, in)
 	}
+	x.streamed = true
 	reply, err := x.events(newEvents(in))
 	if err == nil {
 		// The end of the body is read, so that the connection can be used again; not for long.
@@ -152,7 +176,7 @@ func (x *exchange) notAnAnswer(resp *http.Response, body []byte) *Error {
 // events reads a stream to its end.
 func (x *exchange) events(in *events) (Reply, error) {
 	var data []byte
-	event := ""
+	event, lines := "", 0
 	for {
 		f, err := in.next()
 		if err != nil {
@@ -163,7 +187,7 @@ func (x *exchange) events(in *events) (Reply, error) {
 			if err := x.leftOver(event, data); err != nil {
 				return Reply{}, err
 			}
-			data, event = data[:0], ""
+			data, event, lines = data[:0], "", 0
 		case f.name == "event":
 			event = string(bytes.TrimSpace(f.value))
 		case f.name == "data":
@@ -173,14 +197,15 @@ func (x *exchange) events(in *events) (Reply, error) {
 			if len(data) > 0 {
 				data = append(data, '\n')
 			}
-			if data = append(data, f.value...); len(data) > lineBytesMax {
+			data = append(data, f.value...)
+			if lines++; len(data) > lineBytesMax || lines > dataLinesMax {
 				return Reply{}, x.malformed(errLineTooLong.Error())
 			}
-			if json.Valid(data) { // acted on at once: the blank line may never come
+			if complete(data) { // acted on at once: the blank line may never come
 				if err := x.takeRaw(data); err != nil {
 					return Reply{}, err
 				}
-				data = data[:0]
+				data, lines = data[:0], 0
 			}
 		case f.line[0] == '{' && json.Valid(f.line): // an error put into the stream without framing
 			if err := x.takeRaw(f.line); err != nil {
@@ -188,6 +213,15 @@ func (x *exchange) events(in *events) (Reply, error) {
 			}
 		}
 	}
+}
+
+// dataLinesMax bounds the lines of one event: each is looked at with all before it.
+const dataLinesMax = 1_000
+
+// complete reports whether data is JSON to its end.
+func complete(data []byte) bool {
+	data = bytes.TrimRight(data, " \t")
+	return len(data) > 0 && strings.IndexByte(`}]"el0123456789`, data[len(data)-1]) >= 0 && json.Valid(data)
 }
 
 // leftOver is called at the end of an event for data that is not JSON.
@@ -230,6 +264,9 @@ func (x *exchange) take(c chunk, raw []byte) error {
 	if c.Model != "" {
 		x.model = c.Model
 	}
+	if x.requestID == "" {
+		x.requestID = printable(c.ID)
+	}
 	if len(c.Usage) > 0 && string(c.Usage) != "null" {
 		x.usage = append(x.usage[:0], c.Usage...)
 	}
@@ -237,35 +274,65 @@ func (x *exchange) take(c chunk, raw []byte) error {
 		if choice.Index != 0 {
 			continue
 		}
-		if x.add(choice.Delta) || x.add(choice.Message) {
-			x.alive(x.o.idle)
+		for _, part := range []content{choice.Delta, choice.Message} {
+			if err := x.add(part); err != nil {
+				return err
+			}
 		}
 		if f := choice.Finish; f != nil && *f != "" && *f != string(openai.FinishReasonNull) {
 			x.finish = openai.FinishReason(strings.ToLower(*f))
 			x.alive(usageWait)
 		}
 	}
-	if x.text.Len()+x.hidden.Len() > textBytesMax {
+	return nil
+}
+
+// add takes a part of the answer and passes it on. A role alone is none.
+func (x *exchange) add(c content) error {
+	reasoning := c.Reasoning
+	if reasoning == "" {
+		reasoning = c.ReasoningContent
+	}
+	d := Delta{Text: string(c.Content), Reasoning: string(reasoning)}
+	x.text.WriteString(d.Text)
+	x.hidden.WriteString(d.Reasoning)
+	x.refusal.WriteString(string(c.Refusal))
+	x.bytes += len(d.Text) + len(d.Reasoning) + len(c.Refusal)
+	for _, part := range c.ToolCalls {
+		delta, err := x.addCall(part)
+		if err != nil {
+			return err
+		}
+		d.ToolCalls = append(d.ToolCalls, delta)
+		x.bytes += len(part.Function.Arguments) + len(part.Extra)
+	}
+	if x.o.vendor.keeps == keepsDetails {
+		for _, raw := range c.ReasoningDetails {
+			x.details = addDetail(x.details, raw)
+			x.bytes += len(raw)
+		}
+	}
+	if x.bytes > textBytesMax {
 		return x.malformed(fmt.Sprintf("the answer has more than %d bytes", textBytesMax))
+	}
+	if d.Text == "" && d.Reasoning == "" && len(d.ToolCalls) == 0 {
+		if c.Refusal != "" {
+			x.alive(x.idle)
+		}
+		return nil
+	}
+	x.alive(x.idle)
+	if x.call.Stream != nil {
+		x.call.Stream(d)
 	}
 	return nil
 }
 
-// add reports whether anything of an answer came: a role alone is none.
-func (x *exchange) add(c content) bool {
-	x.text.WriteString(string(c.Content))
-	x.refusal.WriteString(string(c.Refusal))
-	hidden := c.Reasoning
-	if hidden == "" {
-		hidden = c.ReasoningContent
-	}
-	x.hidden.WriteString(string(hidden))
-	return c.Content != "" || c.Refusal != "" || hidden != "" || len(c.ToolCalls) > 0 && string(c.ToolCalls) != "null"
-}
-
 // alive gives the answer time for its next part.
 func (x *exchange) alive(wait time.Duration) {
-	x.begun.Store(true)
+	if !x.begun.Swap(true) && x.streamed {
+		x.first = time.Since(x.start)
+	}
 	x.watch.Reset(wait)
 }
 
@@ -285,7 +352,7 @@ func (x *exchange) failed(raw []byte) *Error {
 	if e.Message == "" {
 		e.Message = "the server reports an error and does not say which"
 	}
-	if x.text.Len() > 0 || x.hidden.Len() > 0 {
+	if x.bytes > 0 {
 		if e.Class == ClassServer || e.Class == ClassUnknown {
 			e.Class = ClassStreamInterrupted
 		}
@@ -306,36 +373,53 @@ func (x *exchange) end() (Reply, error) {
 	bad := func(class Class, message string) (Reply, error) {
 		return Reply{}, &Error{Class: class, Message: message, Tokens: tokens, Estimated: estimated}
 	}
-	switch x.finish {
+	switch finish, _, _ := strings.Cut(string(x.finish), ":"); finish { // Gemini adds a reason of its own
 	case "":
 		return bad(ClassStreamInterrupted, "the answer ended without a finish reason")
-	case openai.FinishReasonLength, "max_tokens", "max_output_tokens":
+	case "length", "max_tokens", "max_output_tokens", "model_length":
 		return bad(ClassOutputTruncated, fmt.Sprintf("the answer reached its limit of %d tokens", x.call.MaxTokens))
-	case openai.FinishReasonContentFilter, "refusal", "safety":
-		return bad(ClassContentPolicy, "the provider withheld the answer ("+string(x.finish)+")")
+	case "content_filter", "refusal", "safety", "recitation", "prohibited_content", "blocklist", "spii":
+		return bad(ClassContentPolicy, "the provider withheld the answer ("+x.o.redact.text(string(x.finish))+")")
 	case "error":
 		return bad(ClassStreamInterrupted, "the server ended the answer with an error")
+	case "malformed_function_call":
+		return bad(ClassStreamInterrupted, "the model's tool call was garbled")
+	case "tool_calls", "function_call":
+		if len(x.calls) == 0 {
+			return bad(ClassStreamInterrupted, "the answer announces tool calls and has none")
+		}
 	}
-	if x.refusal.Len() > 0 && x.text.Len() == 0 {
+	if x.refusal.Len() > 0 && x.text.Len() == 0 && len(x.calls) == 0 {
 		return bad(ClassContentPolicy, x.o.redact.text("the model refused: "+x.refusal.String()))
 	}
-	return Reply{Text: x.text.String(), FinishReason: string(x.finish), Model: x.model, Tokens: tokens, Estimated: estimated}, nil
+	calls := x.toolCalls()
+	finish := string(openai.FinishReasonStop)
+	if len(calls) > 0 { // some servers say "stop" then
+		finish = string(openai.FinishReasonToolCalls)
+	}
+	return Reply{
+		Text: x.text.String(), FinishReason: finish, Model: x.model, Tokens: tokens, Estimated: estimated,
+		ToolCalls: calls, Hidden: x.keep(calls), RequestID: x.requestID, FirstToken: x.first, Limits: x.limits,
+	}, nil
 }
 
-// tokens is what was used: as reported, or counted here where nothing believable was.
+// tokens is what was used: as reported, or counted here where nothing believable was. Zeros are believed only of an
+// answer that is empty.
 func (x *exchange) tokens() (usage.Tokens, bool) {
-	counted := estimate(x.call.Ask, x.text.String(), x.hidden.String())
 	var u wireUsage
-	if len(x.usage) == 0 || json.Unmarshal(x.usage, &u) != nil {
-		return counted, true
+	t, told := usage.Tokens{}, false
+	if len(x.usage) > 0 && json.Unmarshal(x.usage, &u) == nil {
+		t, told = u.read(x.o.vendor.reasoningOutside)
 	}
-	t, ok := u.read()
-	if !ok {
-		return counted, true
+	if told && (x.bytes == 0 || t.InputTotal() > 0 && t.OutputTotal() > 0) {
+		return t, false
 	}
-	if t.Output+t.Reasoning == 0 && counted.Output+counted.Reasoning > 0 {
+	counted := estimate(x.call, x.text.String()+x.callTexts(), x.hidden.String())
+	if t.OutputTotal() == 0 {
 		t.Output, t.Reasoning = counted.Output, counted.Reasoning
-		return t, true
 	}
-	return t, false
+	if t.InputTotal() == 0 {
+		t.Input = counted.Input
+	}
+	return t, true
 }

@@ -1,5 +1,6 @@
-// Package provider holds the adapters to what answers a model call: OpenAI-compatible servers and a simulation. Each
-// makes exactly one request per call and says how it ended; chains, retries, prices and limits are the gateway's.
+// Package provider holds the adapters to what answers a model call: OpenAI-compatible servers, Anthropic and a
+// simulation. Each makes exactly one request per call and says how it ended; chains, retries, prices and limits are
+// the gateway's.
 package provider
 
 import (
@@ -67,7 +68,7 @@ type Limits struct {
 // Reply is a complete answer: the provider said that it was finished, and finished well.
 type Reply struct {
 	Text         string
-	FinishReason string // stop, or the provider's own word
+	FinishReason string // stop or tool_calls, whatever the provider's word for it
 	Model        string // as the provider names what answered; may be empty
 	Tokens       usage.Tokens
 	Estimated    bool // the provider reported no usage; tokens were counted here

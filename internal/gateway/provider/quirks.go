@@ -11,19 +11,40 @@ import (
 type quirk struct {
 	format           format // the most that is asked for
 	completionTokens bool   // takes max_completion_tokens, refuses max_tokens
-	noTemperature    bool
+	noSampling       bool   // takes neither temperature nor top_p
 	noStreamOptions  bool
+	noEffort         bool
+	noStrictTools    bool // takes no strict in the definition of a tool
+	cacheKey         bool // takes prompt_cache_key
 }
 
-// quirksByPrefix: reasoning models of OpenAI take neither max_tokens nor a temperature.
-var quirksByPrefix = []struct {
+// quirksByModel come on top of the vendor's, on whatever server. The first prefix that fits holds.
+var quirksByModel = []struct {
 	prefix string
-	quirk
+	quirk  quirk
 }{
-	{"gpt-5", quirk{completionTokens: true, noTemperature: true}},
-	{"o1", quirk{completionTokens: true, noTemperature: true}},
-	{"o3", quirk{completionTokens: true, noTemperature: true}},
-	{"o4", quirk{completionTokens: true, noTemperature: true}},
+	// Models of OpenAI that reason take neither max_tokens nor a temperature; the others take no effort.
+	{"gpt-5", quirk{completionTokens: true, noSampling: true}},
+	{"gpt-4", quirk{noEffort: true}},
+	{"gpt-3", quirk{noEffort: true}},
+	{"o1", quirk{completionTokens: true, noSampling: true}},
+	{"o3", quirk{completionTokens: true, noSampling: true}},
+	{"o4", quirk{completionTokens: true, noSampling: true}},
+	// Of Grok only the small model of the third generation and those from 4.3 on can be told how much to think.
+	{"grok-3-mini", quirk{}},
+	{"grok-4.3", quirk{}},
+	{"grok-4.5", quirk{}},
+	{"grok-3", quirk{noEffort: true}},
+	{"grok-4", quirk{noEffort: true}},
+	{"grok-code", quirk{noEffort: true}},
+}
+
+// with lays what is known of a model over what is known of its vendor.
+func (q quirk) with(model quirk) quirk {
+	q.completionTokens = q.completionTokens || model.completionTokens
+	q.noSampling = q.noSampling || model.noSampling
+	q.noEffort = q.noEffort || model.noEffort
+	return q
 }
 
 // lessonsMax bounds what is remembered; beyond it everything is learned anew.
@@ -31,8 +52,9 @@ const lessonsMax = 10_000
 
 // lessons are what a server was found not to take, by model or by model and schema.
 type lessons struct {
-	mu    sync.RWMutex
-	known map[lessonKey]quirk
+	vendor quirk
+	mu     sync.RWMutex
+	known  map[lessonKey]quirk
 }
 
 type lessonKey struct {
@@ -46,13 +68,13 @@ func schemaKey(c Call) lessonKey {
 	return lessonKey{c.Model, maphash.Bytes(schemaSeed, c.Ask.Schema) | 1}
 }
 
-// quirk is how a call is best put: by the table, then by experience.
+// quirk is how a call is best put: by the tables, then by experience.
 func (l *lessons) quirk(c Call) quirk {
-	q := quirk{format: formatSchema}
-	name := c.Model[strings.LastIndexByte(c.Model, '/')+1:]
-	for _, known := range quirksByPrefix {
+	q := l.vendor
+	name := bareName(c.Model)
+	for _, known := range quirksByModel {
 		if strings.HasPrefix(name, known.prefix) {
-			q.completionTokens, q.noTemperature = known.completionTokens, known.noTemperature
+			q = q.with(known.quirk)
 			break
 		}
 	}
@@ -69,9 +91,17 @@ func (l *lessons) quirk(c Call) quirk {
 	return q
 }
 
+// bareName is a model's name without the vendor that routers put before it.
+func bareName(model string) string {
+	return strings.ToLower(model[strings.LastIndexByte(model, '/')+1:])
+}
+
 var (
-	aboutSchema     = regexp.MustCompile(`(?i)response_format|json_schema|structured.?output|guided|grammar|schema`)
+	aboutSchema     = regexp.MustCompile(`(?i)response_format|response mime type|json_schema|structured.?output|guided|grammar|schema`)
 	aboutThisSchema = regexp.MustCompile(`(?i)invalid.{0,20}schema|schema.{0,40}(invalid|is not valid)|in context=|invalid_json_schema`)
+	aboutSampling   = regexp.MustCompile(`(?i)temperature|top_p`)
+	aboutEffort     = regexp.MustCompile(`(?i)reasoning.?effort|thinking.?(level|budget)`)
+	aboutStrict     = regexp.MustCompile(`(?i)\bstrict\b`)
 )
 
 // learn draws a lesson from a refusal, if it is about something optional that was sent. It answers true if the next
@@ -89,12 +119,18 @@ func (l *lessons) learn(c Call, s sent, status int, class Class, message string)
 	switch {
 	case s.streamOptions && strings.Contains(message, "stream_options"):
 		q.noStreamOptions = true
+	case s.cacheKey && strings.Contains(message, "prompt_cache_key"):
+		q.cacheKey = false
 	case !s.completion && strings.Contains(message, "max_completion_tokens"):
 		q.completionTokens = true
 	case s.completion && strings.Contains(message, "max_completion_tokens"):
 		q.completionTokens = false
-	case s.temperature && strings.Contains(strings.ToLower(message), "temperature"):
-		q.noTemperature = true
+	case s.effort && aboutEffort.MatchString(message):
+		q.noEffort = true
+	case s.sampling && aboutSampling.MatchString(message):
+		q.noSampling = true
+	case s.strictTools && aboutStrict.MatchString(message):
+		q.noStrictTools = true
 	case s.format > formatPrompt && aboutSchema.MatchString(message):
 		q.format = s.format - 1
 		if aboutThisSchema.MatchString(message) {

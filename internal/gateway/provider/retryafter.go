@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// retryAfterMax bounds what a provider may ask for; more is as good as never.
-const retryAfterMax = 24 * time.Hour
+// RetryAfterMax bounds what a provider may ask for; more is as good as never.
+const RetryAfterMax = 24 * time.Hour
 
 // retryAfter reads how long a provider asks to be left alone: retry-after-ms, x-ms-retry-after-ms, Retry-After as
 // seconds or as a date (against the answer's own Date, so that our clock does not matter). What is negative or
@@ -32,7 +32,7 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	if sent, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = sent
 	}
-	return min(max(at.Sub(now), 0), retryAfterMax)
+	return min(max(at.Sub(now), 0), RetryAfterMax)
 }
 
 func number(s string, unit time.Duration) (time.Duration, bool) {
@@ -40,7 +40,7 @@ func number(s string, unit time.Duration) (time.Duration, bool) {
 	if err != nil || math.IsNaN(f) || f < 0 {
 		return 0, false
 	}
-	return time.Duration(min(f*float64(unit), float64(retryAfterMax))), true
+	return time.Duration(min(f*float64(unit), float64(RetryAfterMax))), true
 }
 
 // retryInfo reads Google's RetryInfo, which stands in the error body instead of a header.
@@ -55,7 +55,7 @@ func retryInfo(details json.RawMessage) time.Duration {
 	for _, d := range list {
 		if strings.HasSuffix(d.Type, "RetryInfo") {
 			if wait, err := time.ParseDuration(d.Delay); err == nil && wait > 0 {
-				return min(wait, retryAfterMax)
+				return min(wait, RetryAfterMax)
 			}
 		}
 	}

@@ -2,8 +2,11 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,35 +20,36 @@ const SimulatedMark = "[simulated]"
 // SimulatedConfig of a simulation. Zero values: named "simulated", answers at once, never fails.
 type SimulatedConfig struct {
 	Name          string
-	Latency       time.Duration // of each call
+	Latency       time.Duration // of each call; the answer begins after half of it
 	LatencyJitter time.Duration // up to so much more
 	FailRate      float64       // share of the calls that end in a server error
 	RateLimitRate float64       // share of the calls that are refused with a 429
-	// Script answers in place of the simulation where it gives anything but nil: for tests and demonstrations.
-	Script func(Call) *Scripted
-}
-
-// Scripted is one scripted answer.
-type Scripted struct {
-	Latency time.Duration
-	Text    string
-	Error   *Error // instead of Text
+	RequestsMax   int64         // a minute; what is more is refused with a 429; 0: no limit
+	// Script answers in place of the simulation where a line of it fits; the first one that does.
+	Script []ScriptLine
+	// Respond answers in place of both where it gives anything but nil: for tests.
+	Respond func(Call) *Scripted
 }
 
 // Simulated answers without a model: the same call with the same seed gets the same answer. It honours JSON Schemas
-// and writes sentences out of the prompt's own words, each answer marked as simulated. Tokens are counted from the text
-// (one for four characters). A call that waits costs a timer and nothing else.
+// and writes sentences out of the prompt's own words, each answer marked as simulated. Where the choice of a tool is
+// required it calls one. Tokens are estimated from the texts, as they would be for the model of that name; long stable
+// prompts are read from a simulated cache as the model's vendor would. A call that waits costs a timer and nothing else.
 //
 // Some model names have a way of their own: slow, flaky, fail, rate-limited, overloaded, timeout, truncated, refuse,
 // prose (never JSON), fenced (JSON in a code fence with prose around it).
-type Simulated struct{ cfg SimulatedConfig }
+type Simulated struct {
+	cfg   SimulatedConfig
+	cache promptCache
+	limit minuteLimit
+}
 
 // NewSimulated makes a simulation.
 func NewSimulated(c SimulatedConfig) *Simulated {
 	if c.Name == "" {
 		c.Name = "simulated"
 	}
-	return &Simulated{c}
+	return &Simulated{cfg: c, limit: minuteLimit{max: c.RequestsMax}}
 }
 
 // Name is the provider's name in configuration, log and metrics.
@@ -82,30 +86,53 @@ func (s *Simulated) Complete(ctx context.Context, c Call) (Reply, error) {
 	if s.cfg.LatencyJitter > 0 {
 		latency += time.Duration(dice.Int64N(int64(s.cfg.LatencyJitter)))
 	}
-	var script *Scripted
-	if s.cfg.Script != nil {
-		if script = s.cfg.Script(c); script != nil {
-			latency += script.Latency
-		}
+	script := s.scripted(c)
+	if script != nil {
+		latency += script.Latency
 	}
 	fate := dice.Float64()
-	if err := wait(ctx, latency, m.hangs); err != nil {
+	limits, ok := s.limit.take(time.Now())
+	if !ok {
 		return Reply{}, &Error{
-			Class: givenUp(ctx), Message: "the simulated call was broken off",
-			Tokens: usage.Tokens{Input: CountAsk(c.Ask)}, Estimated: true,
+			Class: ClassRateLimited, Status: 429, Message: fmt.Sprintf("simulated: more than %d requests a minute", s.cfg.RequestsMax),
+			RetryAfter: limits.Requests.Reset, Limits: limits,
 		}
 	}
+	first := latency / 2
+	if err := begin(ctx, c, first, m.hangs); err != nil {
+		return Reply{}, err
+	}
+	reply, err := s.answer(c, m, dice, fate, script)
+	if err == nil {
+		err = speak(ctx, c, reply, latency-first)
+	} else if wait(ctx, latency-first) != nil {
+		err = brokenOff(ctx, c, "")
+	}
+	if err != nil {
+		return Reply{}, err
+	}
+	reply.FirstToken, reply.Limits = first, limits
+	return reply, nil
+}
+
+// answer makes the answer, or the failure, that a call will get.
+func (s *Simulated) answer(c Call, m manner, dice *rand.Rand, fate float64, script *Scripted) (Reply, error) {
 	switch {
 	case script != nil && script.Error != nil:
 		return Reply{}, script.Error
 	case script != nil:
-		return s.reply(c, script.Text)
+		return s.reply(c, Reply{Text: script.Text, RequestID: requestIDOf(dice)}, script.Tokens)
 	}
 	if err := s.fail(c, m, fate); err != nil {
 		return Reply{}, err
 	}
-	return s.reply(c, simulate(c, dice, m))
+	if tool, ok := demanded(c.Ask); ok {
+		return s.reply(c, Reply{ToolCalls: []agent.ToolCall{callTool(c, tool, dice)}, RequestID: requestIDOf(dice)}, nil)
+	}
+	return s.reply(c, Reply{Text: simulate(c, dice, m), RequestID: requestIDOf(dice)}, nil)
 }
+
+func requestIDOf(dice *rand.Rand) string { return fmt.Sprintf("simulated-%016x", dice.Uint64()) }
 
 // draws gives the randomness of a call: from what is asked and the seed, so that a replay is the same.
 func draws(c Call) *rand.Rand {
@@ -122,12 +149,74 @@ func draws(c Call) *rand.Rand {
 	return rand.New(rand.NewPCG(asked, h.Sum64()))
 }
 
-// wait lets time pass by one timer.
-func wait(ctx context.Context, d time.Duration, forever bool) error {
-	if forever {
+// begin waits until the answer begins, or the call's own limit for that is over.
+func begin(ctx context.Context, c Call, first time.Duration, never bool) error {
+	late := c.FirstToken > 0 && (never || first > c.FirstToken)
+	switch {
+	case late:
+		first = c.FirstToken
+	case never:
 		<-ctx.Done()
-		return ctx.Err()
 	}
+	if wait(ctx, first) != nil {
+		return brokenOff(ctx, c, "")
+	}
+	if late {
+		return &Error{
+			Class: ClassTimeout, Message: fmt.Sprintf("%v (%s), simulated", errFirstToken, c.FirstToken),
+			Tokens: usage.Tokens{Input: CountAsk(c.Ask, c.Model)}, Estimated: true,
+		}
+	}
+	return nil
+}
+
+// brokenOff is the end of a call that was given up after so much had been said.
+func brokenOff(ctx context.Context, c Call, said string) *Error {
+	return &Error{
+		Class: givenUp(ctx), Message: "the simulated call was broken off", Begun: said != "",
+		Tokens: usage.Tokens{Input: CountAsk(c.Ask, c.Model), Output: CountTokens(said, c.Model)}, Estimated: true,
+	}
+}
+
+// partsMax is how many parts an answer is streamed in.
+const partsMax = 32
+
+// speak lets the answer come: at once where nobody listens, else in parts over the time that is left.
+func speak(ctx context.Context, c Call, r Reply, d time.Duration) error {
+	if c.Stream == nil {
+		if wait(ctx, d) != nil {
+			return brokenOff(ctx, c, "")
+		}
+		return nil
+	}
+	for i, call := range r.ToolCalls {
+		c.Stream(Delta{ToolCalls: []ToolCallDelta{{Index: i, ID: call.ID, Name: call.Name, Arguments: call.Arguments}}})
+	}
+	list := partsOf(r.Text)
+	for i, part := range list {
+		c.Stream(Delta{Text: part})
+		if wait(ctx, d/time.Duration(len(list))) != nil {
+			return brokenOff(ctx, c, strings.Join(list[:i+1], ""))
+		}
+	}
+	return nil
+}
+
+// partsOf cuts a text between words into at most partsMax parts.
+func partsOf(text string) []string {
+	words := strings.SplitAfter(text, " ")
+	each := (len(words) + partsMax - 1) / partsMax
+	var list []string
+	for part := range slices.Chunk(words, each) {
+		if part := strings.Join(part, ""); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// wait lets time pass by one timer.
+func wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return ctx.Err()
 	}
@@ -160,8 +249,13 @@ func (s *Simulated) fail(c Call, m manner, fate float64) error {
 	default:
 		return nil
 	}
+	return failing(class, c)
+}
+
+// failing is a failure of a class as a server would report it.
+func failing(class Class, c Call) *Error {
 	e := &Error{Class: class, Message: "simulated: " + string(class)}
-	switch class { //nolint:exhaustive // only the classes of the manners
+	switch class { //nolint:exhaustive // the others come without a status
 	case ClassRateLimited:
 		e.Status, e.RetryAfter = 429, time.Second
 	case ClassOverloaded:
@@ -169,18 +263,30 @@ func (s *Simulated) fail(c Call, m manner, fate float64) error {
 	case ClassServer:
 		e.Status = 500
 	case ClassOutputTruncated, ClassContentPolicy:
-		e.Tokens = usage.Tokens{Input: CountAsk(c.Ask), Output: int64(c.MaxTokens)}
+		e.Tokens = usage.Tokens{Input: CountAsk(c.Ask, c.Model), Output: int64(c.MaxTokens)}
 	}
 	return e
 }
 
-func (s *Simulated) reply(c Call, text string) (Reply, error) {
-	t := usage.Tokens{Input: CountAsk(c.Ask), Output: CountTokens(text)}
-	if c.MaxTokens > 0 && t.Output > int64(c.MaxTokens) {
-		t.Output = int64(c.MaxTokens)
-		return Reply{}, &Error{Class: ClassOutputTruncated, Message: "simulated: the answer reached its limit of tokens", Tokens: t}
+// reply counts an answer, unless its tokens are given, and cuts off one that is too long.
+func (s *Simulated) reply(c Call, r Reply, given *usage.Tokens) (Reply, error) {
+	r.FinishReason, r.Model = "stop", c.Model
+	said := r.Text
+	for _, call := range r.ToolCalls {
+		r.FinishReason = "tool_calls"
+		said += call.Name + call.Arguments
 	}
-	return Reply{Text: text, FinishReason: "stop", Model: c.Model, Tokens: t}, nil
+	if given != nil {
+		r.Tokens = *given
+		return r, nil
+	}
+	r.Tokens = s.cache.input(c, time.Now())
+	r.Tokens.Output = CountTokens(said, c.Model)
+	if c.MaxTokens > 0 && r.Tokens.Output > int64(c.MaxTokens) {
+		r.Tokens.Output = int64(c.MaxTokens)
+		return Reply{}, &Error{Class: ClassOutputTruncated, Message: "simulated: the answer reached its limit of tokens", Tokens: r.Tokens}
+	}
+	return r, nil
 }
 
 // simulate writes the answer.
@@ -197,14 +303,19 @@ func simulate(c Call, dice *rand.Rand, m manner) string {
 			schema = anySureAnswer
 		}
 	}
-	seed := dice.Uint64()
+	answer := filled(schema, w, dice.Uint64())
+	if m.fenced {
+		return "Here is the answer:\n```json\n" + answer + "\n```\nLet me know if anything is missing."
+	}
+	return answer
+}
+
+// filled writes a value that meets a schema, marked as simulated where there is room.
+func filled(schema json.RawMessage, w *writer, seed uint64) string {
 	answer := fill(schema, w, seed)
 	if !w.marked { // no text with room for the mark: put it on a short one
 		w.markAll = true
 		answer = fill(schema, w, seed)
-	}
-	if m.fenced {
-		return "Here is the answer:\n```json\n" + answer + "\n```\nLet me know if anything is missing."
 	}
 	return answer
 }

@@ -273,8 +273,8 @@ func TestSimulatedRates(t *testing.T) {
 	}
 }
 
-func TestSimulatedScript(t *testing.T) {
-	s := NewSimulated(SimulatedConfig{Script: func(c Call) *Scripted {
+func TestSimulatedRespond(t *testing.T) {
+	s := NewSimulated(SimulatedConfig{Respond: func(c Call) *Scripted {
 		switch c.Seed {
 		case "text":
 			return &Scripted{Text: "as told"}

@@ -12,6 +12,8 @@ const (
 	lineBytesMax   = 1 << 20
 	streamBytesMax = 16 << 20
 	textBytesMax   = 4 << 20
+
+	readBytes = 1 << 10 // at once, of a stream; the HTTP client buffers below
 )
 
 var (
@@ -29,7 +31,7 @@ type events struct {
 	begun  bool
 }
 
-func newEvents(r io.Reader) *events { return &events{in: bufio.NewReaderSize(r, 4<<10)} }
+func newEvents(r io.Reader) *events { return &events{in: bufio.NewReaderSize(r, readBytes)} }
 
 // field is one line of a stream.
 type field struct {

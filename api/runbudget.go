@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// reservedStore tells what is set aside for the calls of a run that are at work.
+type reservedStore interface {
+	RunReserved(ctx context.Context, tenant, run uuid.UUID) (cost usage.Money, tokens int64, err error)
+}
+
+// reserved is what is set aside for a run now; zero: nothing.
+func (a *API) reserved(ctx context.Context, tenant, run uuid.UUID) (BudgetAmount, error) {
+	cost, tokens, err := a.holds.RunReserved(ctx, tenant, run)
+	if err != nil {
+		return BudgetAmount{}, err
+	}
+	return amountOf(cost, tokens, cost > 0, tokens > 0), nil
+}
+
+// submittedBudget is the budget that a submission brings along; nil: none. It may set a limit and lower one. To let a
+// caller believe that he had raised one would be worse than to refuse him.
+func submittedBudget(body RunBudgetRequest, w *workflow.Workflow) (*workflow.Budget, error) {
+	if body == (RunBudgetRequest{}) {
+		return nil, nil
+	}
+	limits, err := limitsOf(body, "/budget")
+	if err != nil {
+		return nil, err
+	}
+	e := fault.New(fault.KindInvalid, "budget_above_workflow", "a submission may lower its workflow's budget, not raise it; a run under way can be given more by a resume")
+	if w.Budget != nil && w.Budget.Cost > 0 && limits.Cost > w.Budget.Cost {
+		e.Issues = append(e.Issues, fault.Issue{Pointer: "/budget/usd", Code: e.Code, Detail: "the workflow allows $" + w.Budget.Cost.String()})
+	}
+	if w.Budget != nil && w.Budget.Tokens > 0 && limits.Tokens > w.Budget.Tokens {
+		e.Issues = append(e.Issues, fault.Issue{Pointer: "/budget/tokens", Code: e.Code, Detail: fmt.Sprintf("the workflow allows %d tokens", w.Budget.Tokens)})
+	}
+	if len(e.Issues) > 0 {
+		return nil, e
+	}
+	return &workflow.Budget{Cost: limits.Cost, Tokens: limits.Tokens}, nil
+}
+
+// raiseOf is what a resume raises a run's budget to; nil: it stays.
+func raiseOf(body RunBudgetRequest) (*flow.BudgetRaise, error) {
+	if body == (RunBudgetRequest{}) {
+		return nil, nil
+	}
+	limits, err := limitsOf(body, "/budget")
+	if err != nil {
+		return nil, err
+	}
+	return &flow.BudgetRaise{Cost: limits.Cost, Tokens: limits.Tokens}, nil
+}
+
+func runBudgetOf(b flow.RunBudget, spent usage.Sum, warned bool) RunBudget {
+	return RunBudget{
+		Limit: amountOf(b.Cost, b.Tokens, b.Cost > 0, b.Tokens > 0), Spent: amountOf(spent.Cost, spent.Tokens.Total(), true, true), Warned: warned,
+	}
+}
+
+// waitingOf says in a sentence what a run with nothing at work waits for.
+func waitingOf(v flow.View) Waiting {
+	for _, s := range v.Steps {
+		if v.WaitingFor == flow.HeldBudget && s.Held == flow.HeldBudget && s.Refusal != nil {
+			return Waiting{
+				Kind: flow.HeldBudget, Step: s.Path, Until: s.RetryAt.UTC(),
+				Sentence: fmt.Sprintf("step %s waits for money: %s. It looks again by itself; to let it go on now, raise the budget or resume the run", s.Path, s.Refusal.Message),
+			}
+		}
+		if v.WaitingFor != "" && v.WaitingFor != flow.HeldBudget && s.Status == flow.StepStatusRetrying && s.RetryAt.Equal(v.RetryingAt) {
+			return Waiting{
+				Kind: v.WaitingFor, Step: s.Path, Until: s.RetryAt.UTC(),
+				Sentence: fmt.Sprintf("step %s is tried again after %s", s.Path, lastFailure(s)),
+			}
+		}
+	}
+	return Waiting{}
+}
+
+func lastFailure(s flow.StepView) string {
+	if n := len(s.Failures); n > 0 {
+		return s.Failures[n-1].Class + ": " + s.Failures[n-1].Message
+	}
+	return "a failure"
+}

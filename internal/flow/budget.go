@@ -1,0 +1,212 @@
+package flow
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// HeldBudget is why an attempt is held: a budget has no money for it.
+const HeldBudget = "budget"
+
+// A held attempt asks again after holdMin and a part of holdSpread, whether or not anybody told that there is money:
+// what other calls had set aside may have been given back, and a window may have begun anew.
+const (
+	holdMin    = 45 * time.Second
+	holdSpread = 15 * time.Second
+)
+
+// The bodies that belong to a run's budget.
+type (
+	// RunBudget is what a run may spend. It stands in the body of run_submitted.
+	RunBudget struct {
+		Cost       usage.Money         `json:"cost_nano,omitempty"` // 0: no limit in money
+		Tokens     int64               `json:"tokens,omitempty"`    // of all types; 0: no limit in tokens
+		WarnAt     float64             `json:"warn_at"`             // share of either at which budget_warned is recorded
+		OnExceeded workflow.OnExceeded `json:"on_exceeded"`
+	}
+	// BudgetWarned is the body of budget_warned: what was spent, of which limits.
+	BudgetWarned struct {
+		Cost        usage.Money `json:"cost_nano"`
+		LimitCost   usage.Money `json:"limit_cost_nano,omitempty"`
+		Tokens      int64       `json:"tokens"`
+		LimitTokens int64       `json:"limit_tokens,omitempty"`
+	}
+	// BudgetRaise is the body of a budget message and of run_budget_raised: the limits that hold from now on. 0: as
+	// before. A message without either lets held attempts look again whether there is money.
+	BudgetRaise struct {
+		Cost   usage.Money `json:"cost_nano,omitempty"`
+		Tokens int64       `json:"tokens,omitempty"`
+		Actor  string      `json:"actor,omitempty"`
+	}
+)
+
+// budgetOf is what a submitted run may spend: what the submission says, key by key, else what the definition says. A
+// submission may lower a limit and set one where there is none; it raises none.
+func budgetOf(s Submission) *RunBudget {
+	w := s.Workflow.Budget
+	if w == nil && s.Budget == nil {
+		return nil
+	}
+	b := RunBudget{WarnAt: workflow.WarnAtDefault, OnExceeded: workflow.OnExceededPause}
+	for _, from := range []*workflow.Budget{w, s.Budget} {
+		if from == nil {
+			continue
+		}
+		b.Cost, b.Tokens = lower(b.Cost, from.Cost), lower(b.Tokens, from.Tokens)
+		if from.WarnAt > 0 {
+			b.WarnAt = from.WarnAt
+		}
+		if from.OnExceeded != "" {
+			b.OnExceeded = from.OnExceeded
+		}
+	}
+	return &b
+}
+
+// lower of two limits; 0 is none.
+func lower[N int64 | usage.Money](a, b N) N {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// CanRaise says why a run that has not ended cannot be given these limits, as a *fault.Error, or nil.
+func (r *Run) CanRaise(b BudgetRaise) error {
+	if r.status.Ended() {
+		return fault.New(fault.KindConflict, "run_terminal", "the run is %s: it spends nothing any more", r.status)
+	}
+	return r.CheckRaise(b)
+}
+
+// CheckRaise says why these limits would raise nothing, as a *fault.Error, or nil.
+func (r *Run) CheckRaise(b BudgetRaise) error {
+	var issues []fault.Issue
+	issue := func(pointer, code, detail string) {
+		issues = append(issues, fault.Issue{Pointer: pointer, Code: code, Detail: detail})
+	}
+	switch limit := r.limits(); {
+	case b.Cost == 0:
+	case limit.Cost == 0:
+		issue("/budget/usd", "no_budget", "the run has no limit in money")
+	case b.Cost <= limit.Cost:
+		issue("/budget/usd", "not_raised", "the limit is $"+limit.Cost.String()+" already; name a higher one")
+	}
+	switch limit := r.limits(); {
+	case b.Tokens == 0:
+	case limit.Tokens == 0:
+		issue("/budget/tokens", "no_budget", "the run has no limit in tokens")
+	case b.Tokens <= limit.Tokens:
+		issue("/budget/tokens", "not_raised", "the limit is as high already; name a higher one")
+	}
+	if len(issues) == 0 {
+		return nil
+	}
+	e := fault.New(fault.KindInvalid, "budget_not_raised", "the budget cannot be raised to that")
+	e.Issues = issues
+	return e
+}
+
+func (r *Run) limits() RunBudget {
+	if r.budget == nil {
+		return RunBudget{}
+	}
+	return *r.budget
+}
+
+// toldBudget applies a budget message: what it raises, and that held attempts ask again at once.
+func (r *Run) toldBudget(t Told) {
+	var b BudgetRaise
+	if len(t.Body) > 0 && json.Unmarshal(t.Body, &b) != nil || r.status.Ended() {
+		return
+	}
+	r.raise(b)
+	for _, i := range r.open { // lost with the memory, like the refusal it is about
+		r.steps[i].stale = true
+	}
+	for _, i := range r.retrying {
+		if s := &r.steps[i]; s.held != "" && !s.queued {
+			s.queued = true
+			r.ready = append(r.ready, i)
+		}
+	}
+}
+
+// raise records what of the limits is higher than before. Two who raise at once do not lower each other's.
+func (r *Run) raise(b BudgetRaise) {
+	limit := r.limits()
+	if limit.Cost == 0 || b.Cost <= limit.Cost {
+		b.Cost = 0
+	}
+	if limit.Tokens == 0 || b.Tokens <= limit.Tokens {
+		b.Tokens = 0
+	}
+	if b.Cost != 0 || b.Tokens != 0 {
+		r.emit(KindRunBudgetRaised, nil, &b)
+	}
+}
+
+// applyRaised sets the limits; what is held may ask again at once, and there is something new to be warned of.
+func (r *Run) applyRaised(e Event, b *BudgetRaise) {
+	limit := r.limits()
+	if b.Cost != 0 {
+		limit.Cost = b.Cost
+	}
+	if b.Tokens != 0 {
+		limit.Tokens = b.Tokens
+	}
+	r.budget, r.warned = &limit, false
+	for _, i := range r.retrying {
+		if s := &r.steps[i]; s.held != "" {
+			s.retryAt = e.At
+		}
+	}
+}
+
+// warn records, once for each limit, that most of it is spent.
+func (r *Run) warn() {
+	b := r.budget
+	if b == nil || r.warned || r.status.Ended() {
+		return
+	}
+	tokens := r.sum.Tokens.Total()
+	if passed(int64(r.sum.Cost), int64(b.Cost), b.WarnAt) || passed(tokens, b.Tokens, b.WarnAt) {
+		r.emit(KindBudgetWarned, nil, &BudgetWarned{Cost: r.sum.Cost, LimitCost: b.Cost, Tokens: tokens, LimitTokens: b.Tokens})
+	}
+}
+
+func passed(spent, limit int64, share float64) bool {
+	return limit > 0 && float64(spent) >= share*float64(limit)
+}
+
+// hold lets an attempt wait for money. It goes on under its number and with its turns, and is not counted as one. One that
+// was refused while the message was on its way that there is money looks again at once: nobody will tell it again.
+func (r *Run) hold(s *step, o *Outcome) {
+	wait := holdMin + time.Duration(r.draw(s, s.holds)*float64(holdSpread))
+	if s.stale {
+		wait = 0
+	}
+	r.emit(KindAttemptFailed, s, &AttemptFailed{
+		Failure: *o.Failure, Held: HeldBudget, RetryAt: r.now.Add(wait.Truncate(time.Microsecond)), Calls: o.Calls,
+	})
+}
+
+// attemptBudget is the budget as it stands, for an attempt.
+func (r *Run) attemptBudget() *Budget {
+	if r.budget == nil {
+		return nil
+	}
+	return &Budget{Cost: r.budget.Cost, Tokens: r.budget.Tokens, Spent: r.sum, OnExceeded: r.budget.OnExceeded}
+}
+
+// savings is what the run cost beside what it would have; nil where that is not known.
+func (r *Run) savings() *Savings {
+	if r.sum.Baseline == 0 {
+		return nil
+	}
+	return &Savings{Baseline: r.sum.Baseline, Cost: r.sum.Cost, CacheSaved: r.sum.CacheSaved}
+}

@@ -1,0 +1,485 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sort"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/agent"
+	"github.com/fermata-run/fermata/internal/gateway/provider"
+	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// request is one request to a provider, from its admission to its settlement.
+type request struct {
+	c     *completion
+	e     *entry
+	t     *tries
+	ask   agent.Ask
+	line  usage.Call
+	price *Price
+	max   int      // tokens of the answer
+	need  estimate // tokens; zero where nobody needs them counted
+	place place
+	pass  pass
+	hold  Hold
+}
+
+// call makes one request of an entry: it waits for its turn, is let through by the breaker, sets money aside, asks, and
+// settles. Every request that is made is written down.
+func (c *completion) call(ctx context.Context, e *entry, t *tries) (Answer, *failure) {
+	q := &request{c: c, e: e, t: t, ask: c.req.Ask, price: c.g.price(e.route, c.g.now()), max: c.maxTokens(e.route.known, t.longer)}
+	if f := q.admit(ctx); f != nil {
+		f.entry = e
+		return Answer{}, f
+	}
+	q.begin()
+	spanned, span := c.g.requestSpan(ctx, e.route)
+	reply, failed := q.send(spanned)
+	q.settle(ctx, reply, failed)
+	endSpan(span, &q.line)
+	answer := Answer{Reply: reply, Provider: q.line.Provider, Asked: q.line.Model, Depth: e.depth, Try: q.line.Try}
+	if failed == nil {
+		return answer, nil
+	}
+	if failed.Class == provider.ClassLowConfidence {
+		c.keepBest(answer, e, *q.line.Confidence)
+	}
+	return Answer{}, &failure{entry: e, err: failed, asked: true}
+}
+
+// admit gets the request everything it needs before it may be made. What it got is given back if it is refused.
+func (q *request) admit(ctx context.Context) *failure {
+	g, e := q.c.g, q.e
+	if err := q.fit(); err != nil {
+		return &failure{err: err}
+	}
+	breaker := g.breakers.of(e.route, time.Now())
+	if refused := breaker.refuses(time.Now()); refused != nil && !(q.t.forced && refused.forcible) {
+		return refused.failure() // before it waits for its turn: that would be for nothing
+	}
+	charged := g.budgets.Applies(q.charge())
+	if charged || g.lanes.counts(e.route) {
+		q.need = estimate{input: q.countInput(ctx), output: int64(q.max)}
+	}
+	waited := time.Now()
+	place, wait, err := g.lanes.enter(ctx, e.route, q.who(), q.need, patience(ctx, e.last))
+	g.metrics.ModelQueued(e.route.to.Name(), time.Since(waited))
+	switch {
+	case err != nil:
+		return &failure{err: &provider.Error{Class: provider.ClassCancelled, Message: "the call was cut while it waited for its turn"}}
+	case wait > 0:
+		return &failure{until: time.Now().Add(wait), err: &provider.Error{
+			Class: provider.ClassThrottled, RetryAfter: wait, Message: fmt.Sprintf("the rate limit of %s leaves no room for %s", e.route.to.Name(), wait.Round(time.Millisecond)),
+		}}
+	}
+	pass, refused := breaker.admit(time.Now(), q.t.forced)
+	if refused != nil {
+		place.cancel()
+		return refused.failure()
+	}
+	if charged {
+		if f := q.reserve(ctx); f != nil {
+			pass.giveBack()
+			place.cancel()
+			return f
+		}
+	}
+	q.place, q.pass = place, pass
+	return nil
+}
+
+func (r *refusal) failure() *failure {
+	return &failure{until: r.until, shut: r, err: &provider.Error{Class: r.class, Message: r.reason}}
+}
+
+// begin counts the request. Two ways to one model are one entry: their tries are told apart.
+func (q *request) begin() {
+	c := q.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tries == nil {
+		c.tries = map[int]int{}
+	}
+	c.tries[q.e.depth]++
+	q.line = usage.Call{
+		Provider: q.e.route.to.Name(), Model: q.e.route.model, Simulated: q.e.route.to.Simulated, Depth: q.e.depth, Try: c.tries[q.e.depth],
+		Subscription: q.e.route.to.Subscription, Rule: c.rule, Hold: q.hold.ID, Trimmed: q.line.Trimmed, Hedged: q.t.hedged,
+	}
+	if q.t.retries == 0 {
+		c.g.retryBudget(q.line.Provider).earn(time.Now())
+	}
+}
+
+func (q *request) who() string {
+	if run := q.c.req.Caller.Run; run != uuid.Nil {
+		return run.String()
+	}
+	return q.c.req.Seed
+}
+
+// charge is what the request may cost at most.
+func (q *request) charge() Charge {
+	c := Charge{Caller: q.c.req.Caller, Provider: q.e.route.to.Name(), Model: q.e.route.model, Tokens: q.need.input + int64(q.max)}
+	switch {
+	case q.e.route.to.Subscription != "": // paid already
+	case q.price == nil:
+		c.Unpriced = true
+	default:
+		c.Cost = q.e.route.atMost(q.price, q.need.input, int64(q.max))
+	}
+	return c
+}
+
+// clampsMax bounds how often a shorter answer is tried to be paid for.
+const clampsMax = 4
+
+// reserve sets the money aside. A budget that would rather have a shorter answer than none gets one.
+func (q *request) reserve(ctx context.Context) *failure {
+	for clamps := 0; ; clamps++ {
+		hold, err := q.c.g.budgets.Reserve(ctx, q.charge())
+		if err == nil {
+			q.hold = hold
+			return nil
+		}
+		var refused *BudgetError
+		switch {
+		case !errors.As(err, &refused):
+			return &failure{err: &provider.Error{Class: provider.ClassUnavailable, Message: "whether the budget has money left is not known: " + err.Error()}}
+		case refused.OnHard == OnHardClamp && clamps < clampsMax && q.clamp(refused, clamps):
+		default:
+			return &failure{budget: refused, err: &provider.Error{Class: provider.ClassBudgetExceeded, Message: refused.Error()}}
+		}
+	}
+}
+
+// clamp shortens the answer to what is left for it. False: it would be too short to be of use.
+func (q *request) clamp(refused *BudgetError, before int) bool {
+	longest := int64(q.max) - 1
+	if before > 0 { // others spend at the same time: what was left a moment ago is not any more
+		longest = longest * 3 / 4
+	}
+	fits := func(tokens int64) bool {
+		if refused.InTokens {
+			return q.need.input+tokens <= refused.LimitTokens-refused.SpentTokens-refused.ReservedTokens
+		}
+		return q.price != nil && q.e.route.atMost(q.price, q.need.input, tokens) <= refused.Left()
+	}
+	// The longest that fits: a longer answer never costs less.
+	n := int64(sort.Search(int(max(longest-ClampMin+1, 0)), func(i int) bool { return !fits(ClampMin + int64(i)) })) + ClampMin - 1
+	if n < ClampMin {
+		return false
+	}
+	q.max, q.need.output = int(n), n
+	return true
+}
+
+// send asks the provider and judges its answer. A defect of an adapter, or of whoever judges or listens, ends this
+// request, not the node, and leaves nothing taken.
+func (q *request) send(ctx context.Context) (reply provider.Reply, failed *provider.Error) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.c.g.log.Error("panic in a model call", "provider", q.line.Provider, "model", q.line.Model, "panic", p, "stack", string(debug.Stack()))
+			reply, failed = provider.Reply{}, &provider.Error{Class: provider.ClassUnknown, NoRetry: true, Message: "the service broke down over this call; its log has the details"}
+		}
+	}()
+	if reply, failed = q.complete(ctx); failed == nil {
+		failed = q.judge(reply)
+	}
+	if failed == nil && q.held() {
+		q.c.tellWhole(q.e, reply)
+	}
+	return reply, failed
+}
+
+// complete asks the provider.
+func (q *request) complete(ctx context.Context) (provider.Reply, *provider.Error) {
+	c, e := q.c, q.e
+	if e.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, e.Timeout)
+		defer cancel()
+	}
+	call := provider.Call{
+		Model: e.route.model, Ask: q.ask, MaxTokens: q.max, Seed: fmt.Sprintf("%s/%d.%d", c.req.Seed, e.depth, q.line.Try),
+		FirstToken: e.FirstToken, Idle: e.Idle, Session: c.req.Session, Stream: q.stream(),
+	}
+	c.g.metrics.ModelInFlight(q.line.Provider, 1)
+	began := time.Now()
+	defer func() {
+		took := time.Since(began)
+		q.line.Millis = took.Milliseconds()
+		c.g.metrics.ModelInFlight(q.line.Provider, -1)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.upstream += took
+	}()
+	reply, err := e.route.to.Complete(ctx, call)
+	return reply, asFailure(ctx, err)
+}
+
+// held reports whether the parts of an answer are kept back until it is whole: it may turn out not to be accepted, and
+// what was told cannot be taken back.
+func (q *request) held() bool {
+	return q.c.req.Stream != nil && q.c.judged(q.e) && !q.c.req.Restarts
+}
+
+// stream passes the parts of an answer on.
+func (q *request) stream() func(provider.Delta) {
+	if q.c.req.Stream == nil || q.held() {
+		return nil
+	}
+	first := true
+	return func(d provider.Delta) {
+		q.c.tell(q.e, d, first)
+		first = false
+	}
+}
+
+// tell passes a part of an answer on. The first part of an answer makes what was told of another one void.
+func (c *completion) tell(e *entry, d provider.Delta, first bool) {
+	restart := first && c.told != nil
+	c.told = e
+	c.req.Stream(Delta{Delta: d, Provider: e.route.to.Name(), Model: e.route.model, Depth: e.depth, Simulated: e.route.to.Simulated, Restart: restart})
+}
+
+// tellWhole tells an answer of which nothing has been told.
+func (c *completion) tellWhole(e *entry, r provider.Reply) {
+	d := provider.Delta{Text: r.Text}
+	for i, t := range r.ToolCalls {
+		d.ToolCalls = append(d.ToolCalls, provider.ToolCallDelta{Index: i, ID: t.ID, Name: t.Name, Arguments: t.Arguments})
+	}
+	c.tell(e, d, true)
+}
+
+func (c *completion) judged(e *entry) bool { return c.req.Judge != nil && e.Accept != nil }
+
+// judge asks whether the answer is accepted.
+func (q *request) judge(reply provider.Reply) *provider.Error {
+	if !q.c.judged(q.e) {
+		return nil
+	}
+	j := Judged{Entry: &q.e.ChainEntry, Reply: reply, Latency: time.Duration(q.line.Millis) * time.Millisecond}
+	if q.price != nil && q.line.Subscription == "" {
+		j.Cost = q.price.Cost(reply.Tokens)
+	}
+	rejected := q.c.req.Judge(j)
+	if rejected == nil {
+		return nil
+	}
+	q.line.Confidence = &rejected.Confidence
+	return &provider.Error{Class: provider.ClassLowConfidence, Message: rejected.Reason, Tokens: reply.Tokens, Estimated: reply.Estimated, RequestID: reply.RequestID, Limits: reply.Limits}
+}
+
+func (c *completion) keepBest(a Answer, e *entry, score float64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.best == nil || score > c.best.score {
+		c.best = &best{a, e, score}
+	}
+}
+
+// settle writes the request down and ends what it was admitted with: its place, its pass, its money.
+func (q *request) settle(ctx context.Context, reply provider.Reply, failed *provider.Error) {
+	line, g := &q.line, q.c.g
+	told := reply.Limits
+	if failed == nil {
+		line.Tokens, line.Estimated, line.RequestID = reply.Tokens, reply.Estimated, reply.RequestID
+		line.FirstMillis = reply.FirstToken.Milliseconds()
+	} else {
+		line.Class, line.Message = string(failed.Class), failed.Message
+		line.Tokens, line.Estimated, line.RequestID, told = failed.Tokens, failed.Estimated, failed.RequestID, failed.Limits
+	}
+	q.c.priceLine(line, q.e.route, q.price, failed == nil)
+	q.place.leave(line.Tokens)
+	g.lanes.learn(line.Provider+"/"+line.Model, told)
+	q.endPass(ctx, reply, failed)
+	if q.hold.ID != uuid.Nil || q.c.req.Caller.Run == uuid.Nil {
+		g.budgets.Settle(Settlement{Hold: q.hold, Caller: q.c.req.Caller, Call: *line})
+	}
+	q.c.mu.Lock()
+	defer q.c.mu.Unlock()
+	q.c.calls = append(q.c.calls, *line)
+}
+
+// endPass tells the breaker what became of the request. That whoever asked gave up says nothing of the provider, except
+// how long it had been waited for.
+func (q *request) endPass(ctx context.Context, reply provider.Reply, failed *provider.Error) {
+	g, id := q.c.g, q.line.Provider+"/"+q.line.Model
+	if failed != nil && ctx.Err() != nil {
+		if overtaken(ctx) && !failed.Begun {
+			q.pass.b.began(time.Duration(q.line.Millis) * time.Millisecond)
+		}
+		q.pass.giveBack()
+		return
+	}
+	news := q.pass.observe(time.Now(), failed)
+	g.tell(news)
+	if q.pass.probe && news == nil {
+		g.metrics.BreakerChanged(id, "", g.breakerState(id))
+	}
+	if failed == nil {
+		if reply.FirstToken > 0 {
+			q.pass.b.began(reply.FirstToken)
+		}
+		g.warm.answered(q.c.req.Session, id, time.Now())
+	}
+}
+
+// priceLine works out what a request cost, what the cache took off, and what the same work would have cost on the
+// baseline model. Only the answer that is used has a baseline: the baseline model would have been asked once.
+func (c *completion) priceLine(line *usage.Call, r route, price *Price, answered bool) {
+	if line.Tokens.Total() == 0 {
+		return
+	}
+	switch {
+	case r.to.Subscription != "":
+	case price == nil:
+		line.Unpriced = true
+	default:
+		rates := price.Rates(line.Tokens.InputTotal())
+		line.Cost, line.CacheSaved, line.Price, line.Rates = price.Cost(line.Tokens), price.CacheSaved(line.Tokens), price.Row(line.Tokens), &rates
+	}
+	if answered {
+		c.compare(line)
+	}
+}
+
+// compare works out what an answer would have cost on the baseline model.
+func (c *completion) compare(line *usage.Call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.based || c.noBaseline {
+		return
+	}
+	c.based = true
+	line.Baseline = line.Cost
+	if base := c.g.baseline(c.baselineModels(), c.g.now()); base != nil && !line.Unpriced {
+		line.Baseline = base.Uncached(line.Tokens)
+	}
+}
+
+func (c *completion) baselineModels() []string {
+	if len(c.req.Baseline) > 0 {
+		return c.req.Baseline
+	}
+	models := make([]string, len(c.req.Chain.Entries))
+	for i, e := range c.req.Chain.Entries {
+		models[i] = e.Model
+	}
+	return models
+}
+
+// maxTokens bounds the answer: as the agent says, else the default; twice that where the answer before was cut; never more
+// than the model can.
+func (c *completion) maxTokens(k *known, longer bool) int {
+	n := c.req.Ask.MaxTokens
+	if n <= 0 {
+		n = TokensDefault
+		if k != nil && k.reasoning {
+			n = TokensReasoningDefault
+		}
+	}
+	if longer {
+		n *= 2
+	}
+	if k != nil && k.outputTokens > 0 {
+		n = min(n, k.outputTokens)
+	}
+	return n
+}
+
+// canLonger reports whether a model can make a longer answer than it was asked for.
+func (c *completion) canLonger(e *entry) bool {
+	return c.maxTokens(e.route.known, true) > c.maxTokens(e.route.known, false)
+}
+
+// window is how many tokens a prompt may have at an entry; 0: nobody knows a limit.
+func (c *completion) window(e *entry) int64 {
+	limit := c.req.ContextTokens
+	if k := e.route.known; k != nil && k.contextTokens > 0 {
+		room := max(k.contextTokens-int64(c.maxTokens(k, false)), k.contextTokens/8)
+		if limit == 0 || room < limit {
+			limit = room
+		}
+	}
+	return limit
+}
+
+// over is by how many tokens the prompt is longer than an entry has room for. Tokens are counted only where the number of
+// bytes does not already tell.
+func (c *completion) over(e *entry) int64 {
+	limit := c.window(e)
+	if limit == 0 || provider.AtMost(c.req.Ask) <= limit {
+		return 0
+	}
+	return max(c.promptTokens(e.route.model)-limit, 0)
+}
+
+// promptTokens estimates the prompt, once for each model.
+func (c *completion) promptTokens(model string) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.counted[model]
+	if !ok {
+		n = provider.CountAsk(c.req.Ask, model)
+		if c.counted == nil {
+			c.counted = map[string]int64{}
+		}
+		c.counted[model] = n
+	}
+	return n
+}
+
+// fit makes the prompt fit the window by the agent's rule, or refuses it: never silently.
+func (q *request) fit() *provider.Error {
+	over := q.c.over(q.e)
+	if over == 0 {
+		return nil
+	}
+	if q.c.req.Overflow == workflow.OverflowTrim {
+		count := func(s string) int64 { return provider.CountTokens(s, q.e.route.model) }
+		if ask, trimmed, ok := agent.Trim(q.ask, over, count); ok {
+			q.ask, q.line.Trimmed = ask, trimmed
+			return nil
+		}
+	}
+	return &provider.Error{Class: provider.ClassContextLength, Message: fmt.Sprintf(
+		"the prompt is about %d tokens longer than the %d that %s has room for; pass on less, choose a model with a larger window, or set context.overflow to trim",
+		over, q.c.window(q.e), q.e.route.model)}
+}
+
+// countInput counts the tokens of the prompt: the provider does where it can and is configured to, else they are estimated,
+// with headroom, because providers count a little differently.
+func (q *request) countInput(ctx context.Context) int64 {
+	if by, ok := q.e.route.to.Provider.(provider.Counter); ok {
+		if n, err := by.CountTokens(ctx, provider.Call{Model: q.e.route.model, Ask: q.ask}); err == nil {
+			return n
+		}
+	}
+	n := q.c.promptTokens(q.e.route.model) - q.line.Trimmed
+	return n + n/10
+}
+
+// asFailure takes what an adapter returned. One that breaks its word is unknown.
+func asFailure(ctx context.Context, err error) *provider.Error {
+	if err == nil {
+		return nil
+	}
+	var failed *provider.Error
+	switch {
+	case errors.As(err, &failed):
+		return failed
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return &provider.Error{Class: provider.ClassTimeout, Message: "no answer in time"}
+	case ctx.Err() != nil:
+		return &provider.Error{Class: provider.ClassCancelled, Message: "the call was cut"}
+	}
+	return &provider.Error{Class: provider.ClassUnknown, Message: err.Error()}
+}

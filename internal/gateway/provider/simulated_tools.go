@@ -1,0 +1,41 @@
+package provider
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/fermata-run/fermata/internal/agent"
+)
+
+// demanded is the tool that must be called; false if an answer in words will do.
+func demanded(a agent.Ask) (agent.Tool, bool) {
+	var word string
+	var named struct {
+		Name string `json:"name"`
+	}
+	switch {
+	case len(a.Tools) == 0 || len(a.ToolChoice) == 0:
+		return agent.Tool{}, false
+	case json.Unmarshal(a.ToolChoice, &word) == nil:
+		return a.Tools[0], word == "required"
+	case json.Unmarshal(a.ToolChoice, &named) == nil:
+		for _, t := range a.Tools {
+			if t.Name == named.Name {
+				return t, true
+			}
+		}
+	}
+	return agent.Tool{}, false
+}
+
+// callTool calls a tool with arguments that meet its schema.
+func callTool(c Call, t agent.Tool, dice *rand.Rand) agent.ToolCall {
+	schema := t.Parameters
+	if len(schema) == 0 {
+		schema = json.RawMessage(`{"type":"object","properties":{},"additionalProperties":false}`)
+	}
+	w := newWriter(c.Ask, dice)
+	w.brief = true
+	return agent.ToolCall{ID: fmt.Sprintf("call_%016x", dice.Uint64()), Name: t.Name, Arguments: filled(schema, w, dice.Uint64())}
+}

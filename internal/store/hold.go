@@ -1,0 +1,88 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/usage"
+)
+
+// Held is a reservation of a node that died.
+type Held struct {
+	Node, ID uuid.UUID
+	Run      uuid.UUID // zero: none
+}
+
+const (
+	// holdGrace is how old a reservation must be to be swept: a node that starts reserves before it has a lease.
+	holdGrace = 30 * time.Second
+	lostKept  = 7 * 24 * time.Hour // a lost reservation is corrected up to then
+	voidKept  = time.Hour          // a void one keeps a late statement from making it up to then
+)
+
+// deadHoldsSQL finds the nodes that hold anything by hopping from one to the next in the primary key, and of these the
+// ones that have no lease any more.
+const deadHoldsSQL = `with recursive n as (
+		(select node from reservation order by node limit 1)
+		union all
+		select (select node from reservation r where r.node > n.node order by r.node limit 1) from n where n.node is not null),
+	dead as materialized (
+		select node from n where node is not null and not exists (select from lease l where l.node = n.node and l.closed_at is null))
+	select h.node, h.id, coalesce(h.run_id, '00000000-0000-0000-0000-000000000000') from dead
+	cross join lateral (select * from reservation r where r.node = dead.node and r.state = 'held' and r.created_at < now() - $1::interval
+		order by r.id limit $2) h limit $2`
+
+// DeadHolds lists reservations of nodes that have no open lease: nobody settles them any more. Nothing can be added to
+// the logs of their runs under those leases.
+func (db *DB) DeadHolds(ctx context.Context, limit int) ([]Held, error) {
+	return collect(ctx, db.background, "look for reservations of dead nodes", pgx.RowToStructByPos[Held], deadHoldsSQL, holdGrace, min(limit, rowsMax))
+}
+
+// EventsNaming reads the events of a run whose rows hold a word: enough of its log to find one call.
+func (db *DB) EventsNaming(ctx context.Context, run uuid.UUID, word string) ([]flow.Event, error) {
+	var list []flow.Event
+	scan := func(row pgx.CollectableRow) (_ struct{}, err error) {
+		list, err = scanEventsAfter(list, row)
+		return struct{}{}, err
+	}
+	_, err := collect(ctx, db.background, "search log", scan, eventsNamingSQL, run, word, rowsMax)
+	return list, err
+}
+
+const eventsNamingSQL = `select ` + eventColumns + ` from event e
+	where e.run_id = $1 and (strpos(e.data, $2) > 0 or strpos(e.more, $2) > 0) order by e.seq limit $3`
+
+// SweepHolds deletes lost and void reservations that nobody will come back to, and the budgets of runs that ended a
+// while ago.
+func (db *DB) SweepHolds(ctx context.Context, limit int) (int, error) {
+	holds, err := exec(ctx, db.background, "sweep reservations",
+		`delete from reservation where (node, id) in (select node, id from reservation
+			where state = 'lost' and created_at < now() - $1::interval or state = 'void' and created_at < now() - $2::interval limit $3)`,
+		lostKept, voidKept, limit)
+	if err != nil {
+		return 0, err
+	}
+	windows, err := exec(ctx, db.background, "sweep budgets of runs", sweepRunBudgetsSQL, runBudgetKept, limit)
+	return holds + windows, err
+}
+
+// runBudgetKept is how long the budget of a run is kept after its end. A run resumed later begins anew with what its
+// log says was spent.
+const runBudgetKept = time.Hour
+
+const sweepRunBudgetsSQL = `delete from budget_window where id = any (array(
+	select w.id from budget_window w left join run r on r.id = w.budget
+	where w.run and w.reserved_nano = 0 and w.reserved_tokens = 0 and (r.id is null or r.finished_at < now() - $1::interval) limit $2))`
+
+// RunReserved is what is set aside for the calls of a tenant's run that are being made by the node that owns it.
+func (db *DB) RunReserved(ctx context.Context, tenant, run uuid.UUID) (cost usage.Money, tokens int64, err error) {
+	scan := func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(&cost, &tokens) }
+	_, err = one(ctx, db.api, "read reservations of run", scan,
+		`select coalesce(sum(h.nano), 0)::int8, coalesce(sum(h.tokens), 0)::int8 from run r join lease l on l.id = r.owner
+		join reservation h on h.node = l.node and h.run_id = r.id and h.state = 'held' where r.id = $1 and r.tenant_id = $2`, run, tenant)
+	return cost, tokens, err
+}
