@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,9 @@ type Provider struct {
 	Cache1h      bool // what it caches it keeps for an hour, at another price
 }
 
+// reservedNames stand before the names of what clients may use as a model besides the models of providers.
+var reservedNames = [...]string{"agent", "chain", "route", "workflow"}
+
 // vendorHosts are the vendors' own services.
 var vendorHosts = map[string]string{
 	"api.openai.com": "openai", "api.anthropic.com": "anthropic", "generativelanguage.googleapis.com": "google", "api.x.ai": "xai",
@@ -84,6 +88,9 @@ var presets = map[string]string{
 func Connect(c ProviderConfig) (Provider, error) {
 	if c.Name == "" || strings.ContainsAny(c.Name, "/ \t\n") {
 		return Provider{}, fmt.Errorf("connect provider %q: a name without spaces and slashes must be given", c.Name)
+	}
+	if slices.Contains(reservedNames[:], c.Name) {
+		return Provider{}, fmt.Errorf("connect provider %q: %s/… is how models are named that are no provider's; choose another name", c.Name, c.Name)
 	}
 	if l := c.Limits; l.Requests < 0 || l.InputTokens < 0 || l.OutputTokens < 0 || l.Concurrency < 0 {
 		return Provider{}, fmt.Errorf("connect provider %s: limits must not be negative; 0 is none", c.Name)

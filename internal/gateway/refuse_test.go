@@ -160,8 +160,8 @@ func TestLastResort(t *testing.T) {
 		p.mu.Unlock()
 		both := chain(workflow.ChainEntry{Model: "a"}, workflow.ChainEntry{Model: "b"})
 		_, err := g.Complete(t.Context(), Request{Ask: question(), Chain: both})
-		if n := len(p.asked); n != 1 {
-			t.Errorf("asked %d times, want once: %v", n, p.asked)
+		if n := len(p.asked); n != 1 || err == nil {
+			t.Errorf("asked %d times, want once: %v (%v)", n, p.asked, err)
 		}
 		p.scripts = map[string][]string{"a": {"ok"}, "b": {"ok"}}
 		time.Sleep(breakerOpenMax + 10*time.Second)
