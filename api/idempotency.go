@@ -36,8 +36,8 @@ type keyStore interface {
 
 // once carries a request with an Idempotency-Key out at most once.
 //
-// A crash before the answer is kept leaves the key claimed. After a minute the same request may claim it again, with
-// the run id that the first claim reserved: if that run was made, it is found instead of being made twice.
+// A crash before the answer is kept leaves the key claimed. If the run that the claim reserved was made, the same request
+// finds it at once; if not, it may claim the key again after a minute, with the same reserved run.
 func (a *API) once(w http.ResponseWriter, r *http.Request, x *exchange, next http.Handler) {
 	key, claim, err := a.claim(r, x)
 	if err != nil {
@@ -77,6 +77,10 @@ func (a *API) claim(r *http.Request, x *exchange) (store.Key, store.KeyClaim, er
 	case claim.Mismatch:
 		a.metrics.Idempotency("mismatch")
 		return key, claim, fault.New(fault.KindInvalid, "idempotency_key_reused", "this key was used with another request")
+	case claim.InFlight && a.made(r.Context(), x.tenant, claim.Run):
+		// Whoever was at it made the run and died, or is about to answer: the answer is known either way.
+		a.metrics.Idempotency("replay")
+		claim.Fresh, x.run, x.again = true, claim.Run, true
 	case claim.InFlight:
 		a.metrics.Idempotency("conflict")
 		busy := fault.New(fault.KindConflict, "idempotency_in_progress", "the first request with this key is still being answered")
@@ -89,6 +93,12 @@ func (a *API) claim(r *http.Request, x *exchange) (store.Key, store.KeyClaim, er
 		a.metrics.Idempotency("replay")
 	}
 	return key, claim, nil
+}
+
+// made reports whether the run that a claim reserved is durable.
+func (a *API) made(ctx context.Context, tenant, run uuid.UUID) bool {
+	_, err := a.runs.Run(ctx, tenant, run)
+	return err == nil
 }
 
 // fingerprint tells requests apart: another path, query, media type or body is another request.

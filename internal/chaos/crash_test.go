@@ -105,7 +105,7 @@ func TestPoison(t *testing.T) {
 }
 
 // TestSubmitAcrossKill: a node is killed while submissions are on their way. Sent again under their keys to the other
-// node, each makes one run. The keys that the dead node was at are free again only after a minute.
+// node, each makes one run. Keys that the dead node was at are free again after a minute, unless their run was made.
 func TestSubmitAcrossKill(t *testing.T) {
 	long(t)
 	const runs = 300
