@@ -102,6 +102,7 @@ type API struct {
 	spend   spendStore
 	prices  priceStore
 	holds   reservedStore
+	trouble incidentStore
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 
@@ -139,6 +140,7 @@ type parts struct {
 	spendStore
 	priceStore
 	reservedStore
+	incidentStore
 }
 
 // wholeStore is all parts in one.
@@ -154,15 +156,16 @@ type wholeStore interface {
 	spendStore
 	priceStore
 	reservedStore
+	incidentStore
 }
 
-func allOf(s wholeStore) parts { return parts{s, s, s, s, s, s, s, s, s, s, s} }
+func allOf(s wholeStore) parts { return parts{s, s, s, s, s, s, s, s, s, s, s, s} }
 
 func newAPI(cfg Config, p parts) (*API, error) {
 	a := &API{
 		engine: cfg.Engine, runs: p.runStore, events: p.logStore, library: p.definitionStore, shelf: p.workflowStore,
 		models: cfg.Models, gateway: cfg.Gateway, ledger: cfg.Ledger, keys: p.keyStore, health: p.healthStore, budgets: p.budgetStore,
-		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
+		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, trouble: p.incidentStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
 		version: cfg.Version, loopback: listensOnLoopback(cfg.Listen), poll: pollEvery, beat: heartbeatEvery, draining: make(chan struct{}),
 	}
 	if a.log == nil {

@@ -12,6 +12,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
+
+	"github.com/fermata-run/fermata/internal/incident"
+	"github.com/fermata-run/fermata/internal/store"
 )
 
 const noRun = "run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41"
@@ -42,6 +45,7 @@ func TestBadInputs(t *testing.T) {
 		{"B7", "POST", "/v1/runs", `{"workflow":"greet","budget":{"usd":"1","eur":"1"}}`, nil, 400, "unknown_field"},
 		{"B7", "PUT", "/v1/budgets/b", `{"scope":"tenant","limit":{"usd":"1"},"spent":{"usd":"0"}}`, nil, 400, "unknown_field"},
 		{"B7", "POST", "/v1/runs/" + run + "/resume", `{"from":"failed"}`, nil, 400, "unknown_field"},
+		{"B7", "POST", "/v1/incidents/" + noIncident + ":resolve", `{"reason":"x"}`, nil, 400, "unknown_field"},
 		{"B8", "POST", "/v1/runs", `{"workflow":"greet","input":` + deep + `}`, nil, 400, "json_too_deep"},
 		{"B9", "POST", "/v1/runs", `{"workflow":7}`, nil, 400, "wrong_type"},
 		{"B9", "POST", "/v1/runs", `{"workflow":"greet","labels":{"a":1}}`, nil, 400, "wrong_type"},
@@ -50,6 +54,8 @@ func TestBadInputs(t *testing.T) {
 		{"B9", "PUT", "/v1/budgets/b", `{"scope":"tenant","limit":{"usd":10}}`, nil, 400, "wrong_type"},
 		{"B10", "PUT", "/v1/budgets/b", `{"scope":"galaxy","limit":{"usd":"10"}}`, nil, 400, "unknown_value"},
 		{"B10", "PUT", "/v1/budgets/b", `{"scope":"tenant","limit":{"usd":"10"},"on_hard":"explode"}`, nil, 400, "unknown_value"},
+		{"B10", "GET", "/v1/incidents?state=broken", nil, nil, 400, "invalid_parameter"},
+		{"B11", "POST", "/v1/incidents/" + noIncident + ":resolve", `{"note":"` + strings.Repeat("n", 501) + `"}`, nil, 400, "too_long"},
 		{"B10", "POST", "/v1/routes:explain", `{"route":"code","needs":["luck"]}`, nil, 400, "unknown_value"},
 		{"B10", "POST", "/v1/runs", `{"workflow":"greet","stakes":"huge"}`, nil, 400, "unknown_value"},
 		{"B11", "POST", "/v1/runs", `{"workflow":"greet","priority":10}`, nil, 400, "out_of_range"},
@@ -94,6 +100,10 @@ func TestBadInputs(t *testing.T) {
 		{"B31", "GET", "/v1/runs/%00", nil, nil, 400, "invalid_id"},
 		{"B31", "GET", "/v1/runs/..%2f..%2fetc/steps", nil, nil, 400, "invalid_id"},
 		{"B31", "POST", "/v1/runs/none/cancel", `{}`, nil, 400, "invalid_id"},
+		{"B31", "POST", "/v1/incidents/inc_7:resolve", `{}`, nil, 400, "invalid_id"},
+		{"B31", "POST", "/v1/incidents/" + run + ":resolve", `{}`, nil, 400, "invalid_id"},
+		{"B31", "POST", "/v1/incidents/" + noIncident + ":resolve", `{}`, nil, 404, "incident_not_found"},
+		{"B31", "POST", "/v1/incidents/" + noIncident + ":reopen", `{}`, nil, 404, "route_not_found"},
 		{"B31", "GET", "/v1/workflows/a%20b", nil, nil, 400, "invalid_parameter"},
 		{"B31", "GET", "/v1/workflows/greet/versions/0", nil, nil, 400, "invalid_parameter"},
 		{"B31", "GET", "/v1/workflows/greet/versions/99999999999999999999", nil, nil, 400, "invalid_parameter"},
@@ -117,6 +127,9 @@ func TestBadInputs(t *testing.T) {
 		{"B37", "GET", "/v1/spend?from=yesterday", nil, nil, 400, "invalid_parameter"},
 		{"B37", "GET", "/v1/spend?from=2026-13-45T00:00:00Z", nil, nil, 400, "invalid_parameter"},
 		{"B37", "GET", "/v1/spend?per_day=0", nil, nil, 400, "invalid_parameter"},
+		{"B23", "PUT", "/v1/incidents", `{}`, nil, 405, "method_not_allowed"},
+		{"B23", "GET", "/v1/incidents/" + noIncident + ":resolve", nil, nil, 405, "method_not_allowed"},
+		{"B37", "GET", "/v1/incidents?cursor=" + formatCursor("budgets", "a"), nil, nil, 400, "invalid_cursor"},
 		{"B37", "GET", "/v1/budgets?cursor=abcd", nil, nil, 400, "invalid_cursor"},
 		{"B37", "GET", "/v1/runs?limit=0", nil, nil, 400, "invalid_parameter"},
 		{"B37", "GET", "/v1/runs?limit=201", nil, nil, 400, "invalid_parameter"},
@@ -225,7 +238,7 @@ func TestIssuesOfADefinition(t *testing.T) {
 	}
 }
 
-// Another tenant's run does not exist, on every operation with an id. (B30)
+// Another tenant's run does not exist, on every operation with its id, and neither does its incident. (B30)
 func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 	s := newService(t, nil)
 	run := s.submit(t, oneTool).ID
@@ -235,7 +248,7 @@ func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 	}
 	s.mem.runs[id].row.Tenant = uuid.MustParse("00000000-0000-7000-8000-000000000002")
 	for _, r := range routes {
-		if !strings.Contains(r.path, "{id}") {
+		if !strings.HasPrefix(r.path, "/v1/runs/{id}") {
 			continue
 		}
 		path := strings.NewReplacer("{id}", run, "{step}", "work").Replace(r.path)
@@ -249,6 +262,13 @@ func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 	var page RunPage
 	if s.send(t, "GET", "/v1/runs", nil).want(200).json(&page); len(page.Data) != 0 {
 		t.Errorf("it is listed: %+v", page.Data)
+	}
+	s.mem.incidents = []store.IncidentRow{brokenContract(1)}
+	s.mem.incidents[0].Tenant = s.mem.runs[id].row.Tenant
+	s.send(t, "POST", "/v1/incidents/"+incident.Name(s.mem.incidents[0].ID)+":resolve", `{}`).wantProblem(404, "incident_not_found")
+	var incidents IncidentPage
+	if s.send(t, "GET", "/v1/incidents", nil).want(200).json(&incidents); len(incidents.Data) != 0 {
+		t.Errorf("it is listed: %+v", incidents.Data)
 	}
 }
 

@@ -115,7 +115,7 @@ func (c *chat) call() (*call, error) {
 	c.id = chatID(uuid.New())
 	k := &call{request: gateway.Request{
 		Ask: ask, Seed: "chat/" + c.id, Session: c.req.PromptCacheKey,
-		Caller: gateway.Caller{Tenant: c.x.tenant, Agent: c.req.Model, Labels: c.labels, Mode: cmp.Or(c.mode, modeInteractive), Stakes: "normal"},
+		Caller: gateway.Caller{Tenant: c.x.tenant, Labels: c.labels, Mode: cmp.Or(c.mode, modeInteractive), Stakes: "normal"},
 	}}
 	if seed := c.req.Seed; seed != nil { // simulated models answer alike for it
 		k.request.Seed = fmt.Sprintf("chat/%d", *seed)
@@ -130,7 +130,7 @@ func (c *chat) choose(k *call) error {
 		if !ok {
 			class = routeAuto
 		}
-		k.request.Route = class
+		k.request.Route, k.request.Caller.Agent = class, prefixRoute+class
 		return nil
 	}
 	if ref, ok := strings.CutPrefix(model, prefixAgent); ok {
@@ -139,7 +139,7 @@ func (c *chat) choose(k *call) error {
 	name, prefixed := strings.CutPrefix(model, prefixChain)
 	chains := workflow.BuiltinChains()
 	if chain := chains[name]; chain != nil {
-		k.request.Chain = *chain
+		k.request.Chain, k.request.Caller.Agent = *chain, prefixChain+name
 		return nil
 	}
 	if prefixed {

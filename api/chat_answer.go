@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -193,7 +194,9 @@ func (c *chat) write(out reply) {
 	})
 	h := c.w.Header()
 	out.account.head(h)
-	h.Set(headerCost, out.account.Cost)
+	if !slices.ContainsFunc(out.calls, func(c usage.Call) bool { return c.Unpriced }) {
+		h.Set(headerCost, out.account.Cost)
+	}
 	h.Set("Content-Type", mediaJSON)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = c.w.Write(body) // a caller who left cannot be told so

@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/gateway/provider"
+	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -162,7 +163,7 @@ func isObject(text string) bool {
 
 // runReply waits for the end of a run. A caller who leaves does not stop it.
 func (c *chat) runReply(ctx context.Context, run uuid.UUID, wait time.Duration) (reply, error) {
-	s, err := c.a.awaitEnd(ctx, c.x.tenant, run, wait)
+	s, err := c.a.awaitEnd(ctx, c.x.tenant, run, wait, heldUp)
 	if err != nil {
 		return reply{}, err
 	}
@@ -182,6 +183,24 @@ func (c *chat) runReply(ctx context.Context, run uuid.UUID, wait time.Duration) 
 	}
 	out.text = plain(s.result.Output)
 	return out, nil
+}
+
+// heldUp is told when the run waits for what may take days: nobody who asks a model waits for that.
+func heldUp(row store.RunRow) error {
+	if row.Status != flow.RunStatusWaiting || waitingForHeld[row.WaitingFor] == "" {
+		return nil
+	}
+	id := formatRunID(row.ID)
+	status, code := http.StatusServiceUnavailable, "run_waiting"
+	if row.WaitingFor == flow.HeldBudget {
+		status, code = http.StatusForbidden, codeBudgetExhausted
+	}
+	ref := refuse(status, code, "the run %s waits for its %s, and goes on by itself when it may: /v1/runs/%s says more", id, row.WaitingFor, id).
+		with(headerShouldRetry, "false")
+	if status == http.StatusServiceUnavailable {
+		ref.fault.Kind = fault.KindUnavailable
+	}
+	return &modelError{refusal: ref, class: code, run: id, err: errors.New("the run waits for its " + row.WaitingFor)}
 }
 
 // unfinished is told when the wait is over before the run is.

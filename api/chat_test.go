@@ -239,7 +239,7 @@ func TestChatCaller(t *testing.T) {
 	s, m := newChat(t, nil)
 	s.chatting(t, chatBody("gpt-4o", `,"user":"u1","metadata":{"team":"a"},"seed":7,"prompt_cache_key":"k"`)).want(200)
 	r := m.last(t)
-	want := gateway.Caller{Tenant: s.tenant, Agent: "gpt-4o", Labels: map[string]string{"user": "u1", "team": "a"}, Mode: "interactive", Stakes: "normal"}
+	want := gateway.Caller{Tenant: s.tenant, Labels: map[string]string{"user": "u1", "team": "a"}, Mode: "interactive", Stakes: "normal"}
 	if d := cmp.Diff(want, r.Caller); d != "" || r.Seed != "chat/7" || r.Session != "k" {
 		t.Error(d, r.Seed, r.Session)
 	}

@@ -15,6 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/incident"
+	"github.com/fermata-run/fermata/internal/store"
 )
 
 // wild are values that no schema asks for.
@@ -201,7 +203,7 @@ func (m *memory) forget() {
 	clear(m.runs)
 	clear(m.workflows)
 	clear(m.keys)
-	m.money = newMemoryMoney()
+	m.money, m.incidents = newMemoryMoney(), []store.IncidentRow{brokenContract(1), brokenContract(2)}
 }
 
 // known are the names of what exists, by parameter.
@@ -211,6 +213,9 @@ func (s *service) known() map[string][]string {
 	known := map[string][]string{"step": {"work", "after", "hello"}, "If-Match": {"*"}}
 	for id := range s.mem.runs {
 		known["id"] = append(known["id"], formatRunID(id))
+	}
+	for _, i := range s.mem.incidents {
+		known["id"] = append(known["id"], incident.Name(i.ID))
 	}
 	slices.Sort(known["id"])
 	known["name"] = slices.Concat(slices.Sorted(maps.Keys(s.mem.workflows)), slices.Sorted(maps.Keys(s.mem.money.budgets)), slices.Sorted(maps.Keys(s.mem.money.plans)))

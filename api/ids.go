@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/incident"
 )
 
 // runPrefix makes a run's id recognisable: run_ and the 32 hex digits of its UUIDv7, one word for a double click.
@@ -18,15 +19,20 @@ const runPrefix = "run_"
 func formatRunID(id uuid.UUID) RunID { return runPrefix + hex.EncodeToString(id[:]) }
 
 // parseRunID accepts exactly what formatRunID writes.
-func parseRunID(text string) (uuid.UUID, error) {
-	digits, ok := strings.CutPrefix(text, runPrefix)
+func parseRunID(text string) (uuid.UUID, error) { return parseID(runPrefix, text) }
+
+// parseIncidentID accepts exactly what incident.Name writes.
+func parseIncidentID(text string) (uuid.UUID, error) { return parseID(incident.Prefix, text) }
+
+func parseID(prefix, text string) (uuid.UUID, error) {
+	digits, ok := strings.CutPrefix(text, prefix)
 	var id uuid.UUID
 	if ok && len(digits) == hex.EncodedLen(len(id)) && digits == strings.ToLower(digits) {
 		if _, err := hex.Decode(id[:], []byte(digits)); err == nil && id.Version() == 7 && id.Variant() == uuid.RFC4122 {
 			return id, nil
 		}
 	}
-	e := fault.New(fault.KindMalformed, "invalid_id", "a run's id is run_ and 32 lower-case hex digits")
+	e := fault.New(fault.KindMalformed, "invalid_id", "an id here is %s and 32 lower-case hex digits", prefix)
 	e.Issues = []fault.Issue{{Parameter: "id", Code: "invalid_id", Detail: e.Detail}}
 	return uuid.UUID{}, e
 }

@@ -28,6 +28,7 @@ type memory struct {
 	keys        map[store.Key]*memoryKey
 	watchers    map[uuid.UUID][]chan struct{}
 	money       memoryMoney
+	incidents   []store.IncidentRow // as they were opened
 
 	submitErr   error // of Submit: nothing happens
 	submitLost  error // of Submit: the run is made, the answer is lost

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"go.opentelemetry.io/otel/propagation"
 )
 
 const (
@@ -61,7 +62,9 @@ func (a *API) outermost(next http.Handler) http.Handler {
 		seen := &answer{ResponseWriter: w}
 		x := &exchange{requestID: requestID(r), w: seen}
 		secure(w.Header(), x.requestID)
-		r = r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x))
+		// A caller's trace goes on with the model calls that are made for it.
+		ctx := propagation.TraceContext{}.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		r = r.WithContext(context.WithValue(ctx, exchangeKey{}, x))
 		a.metrics.HTTPInFlight(1)
 		defer a.metrics.HTTPInFlight(-1)
 		defer func() { a.note(seen, r, x, time.Since(start)) }()
@@ -81,6 +84,7 @@ func (a *API) outermost(next http.Handler) http.Handler {
 // secure sets what holds for every answer. There is no CORS: other origins get nothing.
 func secure(h http.Header, id string) {
 	h[headerRequestID] = []string{id}
+	h["X-Request-Id"] = []string{id} // the one that OpenAI's clients look for
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Content-Security-Policy"] = []string{"default-src 'none'; frame-ancestors 'none'"}
 	h["Referrer-Policy"] = []string{"no-referrer"}
@@ -171,6 +175,10 @@ func isLoopback(host string) bool {
 
 // notFound and notAllowed answer for what the router does not know.
 func (a *API) notFound(w http.ResponseWriter, r *http.Request) {
+	if speaksOpenAI(r.URL.Path) {
+		a.fail(w, r, refuse(http.StatusNotFound, "route_not_found", "of OpenAI's API there are POST /v1/chat/completions, GET /v1/models and GET /v1/models/{model} here"))
+		return
+	}
 	a.fail(w, r, refuse(http.StatusNotFound, "route_not_found", "there is nothing here; the operations are listed in /openapi.yaml"))
 }
 

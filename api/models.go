@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -59,20 +60,49 @@ func errNoModels() error {
 
 // ListModels lists what can be asked: models, chains, workflows and agents.
 func (a *API) ListModels(ctx context.Context, _ ListModelsRequestObject) (ListModelsResponseObject, error) {
-	list := ModelList{Object: ModelListObjectList, Data: []Model{}}
-	if a.models != nil {
-		health := a.fares()
-		for _, m := range a.models.Models() {
-			list.Data = append(list.Data, modelOf(m, health))
-		}
-	}
-	list.Data = append(list.Data, a.chainModels()...)
-	published, err := a.workflowModels(ctx, exchangeOf(ctx).tenant)
+	list, err := a.allModels(ctx)
 	if err != nil {
 		return nil, err
 	}
-	list.Data = append(list.Data, published...)
-	return ListModels200JSONResponse(list), nil
+	return ListModels200JSONResponse(ModelList{Object: ModelListObjectList, Data: list}), nil
+}
+
+// GetModel shows one of what ListModels lists. Its id may hold slashes, encoded.
+func (a *API) GetModel(ctx context.Context, req GetModelRequestObject) (GetModelResponseObject, error) {
+	id, err := url.PathUnescape(req.Model)
+	if err != nil {
+		id = req.Model
+	}
+	list, err := a.allModels(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range list {
+		if m.ID == id || slices.Contains(m.Aliases, id) {
+			return GetModel200JSONResponse(m), nil
+		}
+	}
+	return nil, noModel("there is no model %q; GET /v1/models lists them", clip(id))
+}
+
+func (a *API) allModels(ctx context.Context) ([]Model, error) {
+	list := []Model{}
+	if a.models != nil {
+		health := a.fares()
+		for _, m := range a.models.Models() {
+			list = append(list, modelOf(m, health))
+		}
+	}
+	list = append(list, a.chainModels()...)
+	for _, class := range workflow.Routes() {
+		id := prefixRoute + class
+		if class == routeAuto {
+			id = class
+		}
+		list = append(list, Model{ID: id, Object: ModelObjectModel, OwnedBy: "fermata", Kind: ModelKindRoute})
+	}
+	published, err := a.workflowModels(ctx, exchangeOf(ctx).tenant)
+	return append(list, published...), err
 }
 
 func modelOf(m gateway.Model, health map[string]Health) Model {

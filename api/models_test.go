@@ -155,3 +155,28 @@ func TestHealthSaysWhatKeepsAModelAway(t *testing.T) {
 		}
 	}
 }
+
+// OpenAI's clients send null for what they leave out, ask for one model by its id, and read only errors in their own shape.
+func TestWhatOpenAIClientsSend(t *testing.T) {
+	s, _ := newChat(t, nil)
+	optional := []string{
+		"stream", "stream_options", "temperature", "top_p", "n", "stop", "max_tokens", "max_completion_tokens", "user", "seed", "tools",
+		"tool_choice", "response_format", "metadata", "reasoning_effort", "prompt_cache_key",
+	}
+	for _, name := range optional {
+		s.chatting(t, `{"model":"gpt-4o","`+name+`":null,"messages":[{"role":"user","content":"hi"}]}`).want(200)
+	}
+	var m Model
+	s.send(t, "GET", "/v1/models/chain%2Fproduction", "").want(200).json(&m)
+	if m.ID != "chain/production" || m.Kind != ModelKindChain {
+		t.Errorf("got %+v", m)
+	}
+	if e := openAIErrorIn(t, s.send(t, "GET", "/v1/models/nobody", "").want(404)); *e.Code != "model_not_found" || *e.Param != "model" {
+		t.Errorf("got %+v", e)
+	}
+	for _, path := range []string{"/v1/embeddings", "/v1/responses", "/v1/completions"} {
+		if e := openAIErrorIn(t, s.send(t, "POST", path, `{}`).want(404)); !strings.Contains(e.Message, "/v1/chat/completions") {
+			t.Errorf("%s: %+v", path, e)
+		}
+	}
+}

@@ -179,7 +179,7 @@ func TestRunThatWaitsForMoney(t *testing.T) {
 	s := newService(t, nil)
 	run := raised(t, s, "0.5")
 	s.mem.report(t, run.ID, "work", flow.Outcome{
-		OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: `budget "run" (run) is exhausted: spent $0.49`},
+		Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: `budget "run" (run) is exhausted: spent $0.49`},
 	})
 	var got Run
 	s.send(t, "GET", "/v1/runs/"+run.ID, nil).want(http.StatusOK).json(&got)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,13 +15,18 @@ import (
 	"github.com/fermata-run/fermata/internal/usage"
 )
 
-// openAIPrefix stands before the paths whose callers are clients of OpenAI's API: they read no problem documents.
-const openAIPrefix = "/v1/chat/"
+// openAIPrefixes stand before the paths whose callers are clients of OpenAI's API: they read no problem documents. Most of
+// them are not here; who asks for them all the same can read why.
+var openAIPrefixes = [...]string{
+	"/v1/chat/", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/moderations", "/v1/images/", "/v1/audio/", "/v1/models/",
+}
 
 // headerShouldRetry is what OpenAI's own clients go by before they repeat a request by themselves.
 const headerShouldRetry = "X-Should-Retry"
 
-func speaksOpenAI(path string) bool { return strings.HasPrefix(path, openAIPrefix) }
+func speaksOpenAI(path string) bool {
+	return slices.ContainsFunc(openAIPrefixes[:], func(p string) bool { return strings.HasPrefix(path, p) })
+}
 
 // openAIError is an error as OpenAI's clients read it; its member fermata is ours.
 type openAIError struct {

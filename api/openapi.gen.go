@@ -126,6 +126,42 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for IncidentResolvedBy.
+const (
+	IncidentResolvedByOperator IncidentResolvedBy = "operator"
+	IncidentResolvedByProbe    IncidentResolvedBy = "probe"
+)
+
+// Valid indicates whether the value is a known member of the IncidentResolvedBy enum.
+func (e IncidentResolvedBy) Valid() bool {
+	switch e {
+	case IncidentResolvedByOperator:
+		return true
+	case IncidentResolvedByProbe:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for IncidentState.
+const (
+	IncidentStateOpen     IncidentState = "open"
+	IncidentStateResolved IncidentState = "resolved"
+)
+
+// Valid indicates whether the value is a known member of the IncidentState enum.
+func (e IncidentState) Valid() bool {
+	switch e {
+	case IncidentStateOpen:
+		return true
+	case IncidentStateResolved:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Mode.
 const (
 	ModeBatch       Mode = "batch"
@@ -149,6 +185,7 @@ const (
 	ModelKindAgent    ModelKind = "agent"
 	ModelKindChain    ModelKind = "chain"
 	ModelKindModel    ModelKind = "model"
+	ModelKindRoute    ModelKind = "route"
 	ModelKindWorkflow ModelKind = "workflow"
 )
 
@@ -160,6 +197,8 @@ func (e ModelKind) Valid() bool {
 	case ModelKindChain:
 		return true
 	case ModelKindModel:
+		return true
+	case ModelKindRoute:
 		return true
 	case ModelKindWorkflow:
 		return true
@@ -795,6 +834,79 @@ type Health struct {
 // HealthState unused: nobody called it from this node yet
 type HealthState string
 
+// Incident defines model for Incident.
+type Incident struct {
+	// Agent Whose attempts are held; the step, where it has an agent of its own
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Class The error class of the failures
+	Class string `json:"class"`
+
+	// Count Failures so far
+	Count int64 `json:"count"`
+
+	// Fingerprint What their messages have in common: numbers, ids and what stands in quotes are a #
+	Fingerprint string `json:"fingerprint"`
+
+	// ID An incident; sortable by the time it was opened
+	//
+	// Examples: inc_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID IncidentID `json:"id"`
+
+	// Node That opened it
+	Node     string    `json:"node"`
+	Note     string    `json:"note,omitempty,omitzero"`
+	OpenedAt time.Time `json:"opened_at"`
+
+	// ProbedAt When a probe was last made; at first when it was opened
+	ProbedAt   time.Time          `json:"probed_at"`
+	ResolvedAt time.Time          `json:"resolved_at,omitempty,omitzero"`
+	ResolvedBy IncidentResolvedBy `json:"resolved_by,omitempty,omitzero"`
+
+	// Samples The first five
+	Samples []IncidentSample `json:"samples"`
+	State   IncidentState    `json:"state"`
+
+	// Tool Whose calls are held
+	Tool     string `json:"tool,omitempty,omitzero"`
+	Workflow string `json:"workflow"`
+}
+
+// IncidentResolvedBy defines model for Incident.ResolvedBy.
+type IncidentResolvedBy string
+
+// IncidentID An incident; sortable by the time it was opened
+//
+// Examples: inc_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+type IncidentID = string
+
+// IncidentPage defines model for IncidentPage.
+type IncidentPage struct {
+	Data       []Incident `json:"data"`
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+}
+
+// IncidentResolution defines model for IncidentResolution.
+type IncidentResolution struct {
+	// Note What was wrong
+	Note string `json:"note,omitempty,omitzero"`
+}
+
+// IncidentSample defines model for IncidentSample.
+type IncidentSample struct {
+	At      time.Time `json:"at"`
+	Message string    `json:"message"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run  RunID  `json:"run"`
+	Step string `json:"step"`
+}
+
+// IncidentState defines model for IncidentState.
+type IncidentState string
+
 // Issue defines model for Issue.
 type Issue struct {
 	Code   string `json:"code"`
@@ -898,6 +1010,21 @@ type Money struct {
 // for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
 // anew; a call of no run is refused.
 type OnHard string
+
+// OpenAIError defines model for OpenAIError.
+type OpenAIError struct {
+	Error struct {
+		Code    string `json:"code"`
+		Fermata struct {
+			Attempts  []Call `json:"attempts,omitempty,omitzero"`
+			Class     string `json:"class,omitempty,omitzero"`
+			RequestID string `json:"request_id,omitempty,omitzero"`
+		} `json:"fermata,omitempty,omitzero"`
+		Message string `json:"message"`
+		Param   string `json:"param"`
+		Type    string `json:"type"`
+	} `json:"error"`
+}
 
 // PassedRule defines model for PassedRule.
 type PassedRule struct {
@@ -1063,9 +1190,12 @@ type Projection struct {
 
 // Provenance defines model for Provenance.
 type Provenance struct {
-	Agent         string `json:"agent,omitempty,omitzero"`
-	Attempt       int    `json:"attempt"`
-	Cost          Cost   `json:"cost"`
+	Agent   string `json:"agent,omitempty,omitzero"`
+	Attempt int    `json:"attempt"`
+	Cost    Cost   `json:"cost"`
+
+	// Degraded Not the first model of the chain answered, or its answer was not sure enough
+	Degraded      bool   `json:"degraded,omitempty,omitzero"`
 	FallbackDepth int    `json:"fallback_depth"`
 	Model         string `json:"model"`
 	PromptHash    string `json:"prompt_hash,omitempty,omitzero"`
@@ -1675,7 +1805,7 @@ type Validation struct {
 
 // Waiting What the run waits for
 type Waiting struct {
-	// Kind Examples: budget, retry
+	// Kind Examples: budget, incident, retry
 	Kind string `json:"kind"`
 
 	// Sentence For a person
@@ -1801,6 +1931,24 @@ type ListBudgetsParams struct {
 
 	// Limit How many at most; 50 if not given
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListIncidentsParams defines parameters for ListIncidents.
+type ListIncidentsParams struct {
+	// State Only incidents that stand there
+	State *IncidentState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ResolveIncidentParams defines parameters for ResolveIncident.
+type ResolveIncidentParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // DeletePricesParams defines parameters for DeletePrices.
@@ -1975,6 +2123,9 @@ type ResetBreakerJSONRequestBody = BreakerRequest
 // PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
 type PutBudgetJSONRequestBody = BudgetRequest
 
+// ResolveIncidentJSONRequestBody defines body for ResolveIncident for application/json ContentType.
+type ResolveIncidentJSONRequestBody = IncidentResolution
+
 // PutPricesJSONRequestBody defines body for PutPrices for application/json ContentType.
 type PutPricesJSONRequestBody = PriceRequest
 
@@ -2031,9 +2182,18 @@ type ServerInterface interface {
 	// ListChains List the chains that every workflow can name
 	// (GET /v1/chains)
 	ListChains(w http.ResponseWriter, r *http.Request)
+	// ListIncidents List the incidents, the open ones first, each part newest first
+	// (GET /v1/incidents)
+	ListIncidents(w http.ResponseWriter, r *http.Request, params ListIncidentsParams)
+	// ResolveIncident Resolve an incident
+	// (POST /v1/incidents/{id}:resolve)
+	ResolveIncident(w http.ResponseWriter, r *http.Request, id IncidentID, params ResolveIncidentParams)
 	// ListModels List what can be asked, in OpenAI's shape
 	// (GET /v1/models)
 	ListModels(w http.ResponseWriter, r *http.Request)
+	// GetModel Show one of what can be asked, in OpenAI's shape
+	// (GET /v1/models/{model})
+	GetModel(w http.ResponseWriter, r *http.Request, model string)
 	// DeletePrices Take one model's own prices back
 	// (DELETE /v1/prices)
 	DeletePrices(w http.ResponseWriter, r *http.Request, params DeletePricesParams)
@@ -2169,9 +2329,27 @@ func (_ Unimplemented) ListChains(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ListIncidents List the incidents, the open ones first, each part newest first
+// (GET /v1/incidents)
+func (_ Unimplemented) ListIncidents(w http.ResponseWriter, r *http.Request, params ListIncidentsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ResolveIncident Resolve an incident
+// (POST /v1/incidents/{id}:resolve)
+func (_ Unimplemented) ResolveIncident(w http.ResponseWriter, r *http.Request, id IncidentID, params ResolveIncidentParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ListModels List what can be asked, in OpenAI's shape
 // (GET /v1/models)
 func (_ Unimplemented) ListModels(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetModel Show one of what can be asked, in OpenAI's shape
+// (GET /v1/models/{model})
+func (_ Unimplemented) GetModel(w http.ResponseWriter, r *http.Request, model string) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -2609,11 +2787,146 @@ func (siw *ServerInterfaceWrapper) ListChains(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// ListIncidents operation middleware
+func (siw *ServerInterfaceWrapper) ListIncidents(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListIncidentsParams
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListIncidents(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResolveIncident operation middleware
+func (siw *ServerInterfaceWrapper) ResolveIncident(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id IncidentID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ResolveIncidentParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResolveIncident(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListModels operation middleware
 func (siw *ServerInterfaceWrapper) ListModels(w http.ResponseWriter, r *http.Request) {
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListModels(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetModel operation middleware
+func (siw *ServerInterfaceWrapper) GetModel(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "model" -------------
+	var model string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "model", chi.URLParam(r, "model"), &model, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "model", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetModel(w, r, model)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3964,6 +4277,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/v1/models", wrapper.ListModels)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/models/{model}", wrapper.GetModel)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/chains", wrapper.ListChains)
 	})
 	r.Group(func(r chi.Router) {
@@ -4017,6 +4333,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/breakers:release", wrapper.ReleaseBreaker)
 	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/incidents", wrapper.ListIncidents)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/incidents/{id}:resolve", wrapper.ResolveIncident)
+	})
 
 	return r
 }
@@ -4033,6 +4355,8 @@ type NotModifiedResponseHeaders struct {
 type NotModifiedResponse struct {
 	Headers NotModifiedResponseHeaders
 }
+
+type OpenAIErrorJSONResponse OpenAIError
 
 type PreconditionFailedApplicationProblemPlusJSONResponse Problem
 
@@ -4598,6 +4922,135 @@ func (response ListChainsdefaultApplicationProblemPlusJSONResponse) VisitListCha
 	return err
 }
 
+type ListIncidentsRequestObject struct {
+	Params ListIncidentsParams
+}
+
+type ListIncidentsResponseObject interface {
+	VisitListIncidentsResponse(w http.ResponseWriter) error
+}
+
+type ListIncidents200JSONResponse IncidentPage
+
+func (response ListIncidents200JSONResponse) VisitListIncidentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListIncidentsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListIncidentsdefaultApplicationProblemPlusJSONResponse) VisitListIncidentsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResolveIncidentRequestObject struct {
+	ID     IncidentID `json:"id"`
+	Params ResolveIncidentParams
+	Body   *ResolveIncidentJSONRequestBody
+}
+
+type ResolveIncidentResponseObject interface {
+	VisitResolveIncidentResponse(w http.ResponseWriter) error
+}
+
+type ResolveIncident200JSONResponse Incident
+
+func (response ResolveIncident200JSONResponse) VisitResolveIncidentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResolveIncident404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response ResolveIncident404ApplicationProblemPlusJSONResponse) VisitResolveIncidentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResolveIncident409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response ResolveIncident409ApplicationProblemPlusJSONResponse) VisitResolveIncidentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResolveIncident503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response ResolveIncident503ApplicationProblemPlusJSONResponse) VisitResolveIncidentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ResolveIncidentdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ResolveIncidentdefaultApplicationProblemPlusJSONResponse) VisitResolveIncidentResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListModelsRequestObject struct {
 }
 
@@ -4631,6 +5084,45 @@ func (response ListModelsdefaultApplicationProblemPlusJSONResponse) VisitListMod
 		return err
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetModelRequestObject struct {
+	Model string `json:"model"`
+}
+
+type GetModelResponseObject interface {
+	VisitGetModelResponse(w http.ResponseWriter) error
+}
+
+type GetModel200JSONResponse Model
+
+func (response GetModel200JSONResponse) VisitGetModelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetModeldefaultJSONResponse struct {
+	Body       OpenAIError
+	StatusCode int
+}
+
+func (response GetModeldefaultJSONResponse) VisitGetModelResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(response.StatusCode)
 	_, err := buf.WriteTo(w)
 	return err
@@ -6459,9 +6951,18 @@ type StrictServerInterface interface {
 	// ListChains List the chains that every workflow can name
 	// (GET /v1/chains)
 	ListChains(ctx context.Context, request ListChainsRequestObject) (ListChainsResponseObject, error)
+	// ListIncidents List the incidents, the open ones first, each part newest first
+	// (GET /v1/incidents)
+	ListIncidents(ctx context.Context, request ListIncidentsRequestObject) (ListIncidentsResponseObject, error)
+	// ResolveIncident Resolve an incident
+	// (POST /v1/incidents/{id}:resolve)
+	ResolveIncident(ctx context.Context, request ResolveIncidentRequestObject) (ResolveIncidentResponseObject, error)
 	// ListModels List what can be asked, in OpenAI's shape
 	// (GET /v1/models)
 	ListModels(ctx context.Context, request ListModelsRequestObject) (ListModelsResponseObject, error)
+	// GetModel Show one of what can be asked, in OpenAI's shape
+	// (GET /v1/models/{model})
+	GetModel(ctx context.Context, request GetModelRequestObject) (GetModelResponseObject, error)
 	// DeletePrices Take one model's own prices back
 	// (DELETE /v1/prices)
 	DeletePrices(ctx context.Context, request DeletePricesRequestObject) (DeletePricesResponseObject, error)
@@ -6836,6 +7337,69 @@ func (sh *strictHandler) ListChains(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ListIncidents operation middleware
+func (sh *strictHandler) ListIncidents(w http.ResponseWriter, r *http.Request, params ListIncidentsParams) {
+	var request ListIncidentsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListIncidents(ctx, request.(ListIncidentsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListIncidents")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListIncidentsResponseObject); ok {
+		if err := validResponse.VisitListIncidentsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ResolveIncident operation middleware
+func (sh *strictHandler) ResolveIncident(w http.ResponseWriter, r *http.Request, id IncidentID, params ResolveIncidentParams) {
+	var request ResolveIncidentRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body ResolveIncidentJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ResolveIncident(ctx, request.(ResolveIncidentRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ResolveIncident")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ResolveIncidentResponseObject); ok {
+		if err := validResponse.VisitResolveIncidentResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListModels operation middleware
 func (sh *strictHandler) ListModels(w http.ResponseWriter, r *http.Request) {
 	var request ListModelsRequestObject
@@ -6853,6 +7417,32 @@ func (sh *strictHandler) ListModels(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListModelsResponseObject); ok {
 		if err := validResponse.VisitListModelsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetModel operation middleware
+func (sh *strictHandler) GetModel(w http.ResponseWriter, r *http.Request, model string) {
+	var request GetModelRequestObject
+
+	request.Model = model
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetModel(ctx, request.(GetModelRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetModel")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetModelResponseObject); ok {
+		if err := validResponse.VisitGetModelResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

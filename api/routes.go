@@ -61,6 +61,7 @@ var routes = []route{
 	{"GET", "/v1/runs/{id}/cost", "getRunCost", scopeRunsRead, 0},
 
 	{"GET", "/v1/models", "listModels", scopeModelsRead, 0},
+	{"GET", "/v1/models/{model}", "getModel", scopeModelsRead, 0},
 	{"GET", "/v1/chains", "listChains", scopeModelsRead, 0},
 	{"POST", "/v1/routes:explain", "explainRoute", scopeModelsRead, 0},
 	{"POST", "/v1/chat/completions", "createChatCompletion", scopeModelsUse, bodyChatBytesMax},
@@ -71,6 +72,9 @@ var routes = []route{
 	{"POST", "/v1/breakers:reset", "resetBreaker", scopeOperations, 0},
 	{"POST", "/v1/breakers:hold", "holdBreaker", scopeOperations, 0},
 	{"POST", "/v1/breakers:release", "releaseBreaker", scopeOperations, 0},
+
+	{"GET", "/v1/incidents", "listIncidents", scopeRunsRead, 0},
+	{"POST", "/v1/incidents/{id}:resolve", "resolveIncident", scopeOperations, 0},
 
 	{"GET", "/v1/spend", "getSpend", scopeSpendRead, 0},
 	{"GET", "/v1/budgets", "listBudgets", scopeBudgetsRead, 0},

@@ -67,16 +67,22 @@ func runBudgetOf(b flow.RunBudget, spent usage.Sum, warned bool) RunBudget {
 	}
 }
 
+// waitingForHeld is what a person reads of an attempt that is held: its step, and what holds it.
+var waitingForHeld = map[string]string{
+	flow.HeldBudget:   "step %s waits for money: %s. It looks again by itself; to let it go on now, raise the budget or resume the run",
+	flow.HeldIncident: "step %s waits, for attempts like it fail: %s. It looks again by itself; to let it go on now, resolve the incident",
+}
+
 // waitingOf says in a sentence what a run with nothing at work waits for.
 func waitingOf(v flow.View) Waiting {
+	held := waitingForHeld[v.WaitingFor]
 	for _, s := range v.Steps {
-		if v.WaitingFor == flow.HeldBudget && s.Held == flow.HeldBudget && s.Refusal != nil {
+		if held != "" && s.Held == v.WaitingFor && s.Refusal != nil {
 			return Waiting{
-				Kind: flow.HeldBudget, Step: s.Path, Until: s.RetryAt.UTC(),
-				Sentence: fmt.Sprintf("step %s waits for money: %s. It looks again by itself; to let it go on now, raise the budget or resume the run", s.Path, s.Refusal.Message),
+				Kind: v.WaitingFor, Step: s.Path, Until: s.RetryAt.UTC(), Sentence: fmt.Sprintf(held, s.Path, s.Refusal.Message),
 			}
 		}
-		if v.WaitingFor != "" && v.WaitingFor != flow.HeldBudget && s.Status == flow.StepStatusRetrying && s.RetryAt.Equal(v.RetryingAt) {
+		if v.WaitingFor != "" && held == "" && s.Status == flow.StepStatusRetrying && s.RetryAt.Equal(v.RetryingAt) {
 			return Waiting{
 				Kind: v.WaitingFor, Step: s.Path, Until: s.RetryAt.UTC(),
 				Sentence: fmt.Sprintf("step %s is tried again after %s", s.Path, lastFailure(s)),

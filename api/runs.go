@@ -41,7 +41,7 @@ func (a *API) SubmitRun(ctx context.Context, req SubmitRunRequestObject) (Submit
 	if wait > 0 {
 		x.w.Header().Set("Preference-Applied", fmt.Sprintf("wait=%d", int(wait.Seconds())))
 		allow(x.w, wait)
-		run, err := a.awaitEnd(ctx, x.tenant, sub.ID, wait)
+		run, err := a.awaitEnd(ctx, x.tenant, sub.ID, wait, nil)
 		if err != nil { // the run is durable: that is the answer, whatever happened after
 			a.log.WarnContext(ctx, "wait_failed", "run_id", formatRunID(sub.ID), "request_id", x.requestID, "error", err)
 		}
@@ -176,8 +176,9 @@ func preferredWait(prefer *string) (time.Duration, error) {
 	return 0, nil
 }
 
-// awaitEnd waits until a run has ended, and shows it then; nil: the time was over before.
-func (a *API) awaitEnd(ctx context.Context, tenant, id uuid.UUID, wait time.Duration) (*shown, error) {
+// awaitEnd waits until a run has ended, and shows it then; nil: the time was over before. leave, if not nil, may end the
+// wait with an error for a row that has not ended.
+func (a *API) awaitEnd(ctx context.Context, tenant, id uuid.UUID, wait time.Duration, leave func(store.RunRow) error) (*shown, error) {
 	t := &tail{a: a, tenant: tenant, run: id}
 	changed, stop := a.engine.Watch(id)
 	defer stop()
@@ -188,6 +189,11 @@ func (a *API) awaitEnd(ctx context.Context, tenant, id uuid.UUID, wait time.Dura
 		}
 		if row.Status.Ended() {
 			return a.show(ctx, row, nil)
+		}
+		if leave != nil {
+			if err := leave(row); err != nil {
+				return nil, err
+			}
 		}
 		left := time.Until(until)
 		if left <= 0 || a.isDraining() {

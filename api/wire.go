@@ -76,7 +76,7 @@ func stepOf(s flow.StepView, withCalls bool) Step {
 func provenanceOf(p flow.Provenance) Provenance {
 	return Provenance{
 		Step: p.Step, Agent: p.Agent, Role: p.Role, Provider: p.Provider, Model: p.Model, Simulated: p.Simulated,
-		Attempt: int(p.Attempt), FallbackDepth: p.FallbackDepth, PromptHash: p.PromptHash, Repaired: p.Repaired,
+		Attempt: int(p.Attempt), FallbackDepth: p.FallbackDepth, Degraded: p.FallbackDepth > 0 || p.BelowGate, PromptHash: p.PromptHash, Repaired: p.Repaired,
 		Cost: costOf(p.Cost, count(p.Unpriced)),
 	}
 }

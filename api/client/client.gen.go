@@ -125,6 +125,42 @@ func (e HealthState) Valid() bool {
 	}
 }
 
+// Defines values for IncidentResolvedBy.
+const (
+	IncidentResolvedByOperator IncidentResolvedBy = "operator"
+	IncidentResolvedByProbe    IncidentResolvedBy = "probe"
+)
+
+// Valid indicates whether the value is a known member of the IncidentResolvedBy enum.
+func (e IncidentResolvedBy) Valid() bool {
+	switch e {
+	case IncidentResolvedByOperator:
+		return true
+	case IncidentResolvedByProbe:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for IncidentState.
+const (
+	IncidentStateOpen     IncidentState = "open"
+	IncidentStateResolved IncidentState = "resolved"
+)
+
+// Valid indicates whether the value is a known member of the IncidentState enum.
+func (e IncidentState) Valid() bool {
+	switch e {
+	case IncidentStateOpen:
+		return true
+	case IncidentStateResolved:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Mode.
 const (
 	ModeBatch       Mode = "batch"
@@ -793,6 +829,79 @@ type Health struct {
 
 // HealthState unused: nobody called it from this node yet
 type HealthState string
+
+// Incident defines model for Incident.
+type Incident struct {
+	// Agent Whose attempts are held; the step, where it has an agent of its own
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Class The error class of the failures
+	Class string `json:"class"`
+
+	// Count Failures so far
+	Count int64 `json:"count"`
+
+	// Fingerprint What their messages have in common: numbers, ids and what stands in quotes are a #
+	Fingerprint string `json:"fingerprint"`
+
+	// ID An incident; sortable by the time it was opened
+	//
+	// Examples: inc_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID IncidentID `json:"id"`
+
+	// Node That opened it
+	Node     string    `json:"node"`
+	Note     string    `json:"note,omitempty,omitzero"`
+	OpenedAt time.Time `json:"opened_at"`
+
+	// ProbedAt When a probe was last made; at first when it was opened
+	ProbedAt   time.Time          `json:"probed_at"`
+	ResolvedAt time.Time          `json:"resolved_at,omitempty,omitzero"`
+	ResolvedBy IncidentResolvedBy `json:"resolved_by,omitempty,omitzero"`
+
+	// Samples The first five
+	Samples []IncidentSample `json:"samples"`
+	State   IncidentState    `json:"state"`
+
+	// Tool Whose calls are held
+	Tool     string `json:"tool,omitempty,omitzero"`
+	Workflow string `json:"workflow"`
+}
+
+// IncidentResolvedBy defines model for Incident.ResolvedBy.
+type IncidentResolvedBy string
+
+// IncidentID An incident; sortable by the time it was opened
+//
+// Examples: inc_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+type IncidentID = string
+
+// IncidentPage defines model for IncidentPage.
+type IncidentPage struct {
+	Data       []Incident `json:"data"`
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+}
+
+// IncidentResolution defines model for IncidentResolution.
+type IncidentResolution struct {
+	// Note What was wrong
+	Note string `json:"note,omitempty,omitzero"`
+}
+
+// IncidentSample defines model for IncidentSample.
+type IncidentSample struct {
+	At      time.Time `json:"at"`
+	Message string    `json:"message"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run  RunID  `json:"run"`
+	Step string `json:"step"`
+}
+
+// IncidentState defines model for IncidentState.
+type IncidentState string
 
 // Issue defines model for Issue.
 type Issue struct {
@@ -1674,7 +1783,7 @@ type Validation struct {
 
 // Waiting What the run waits for
 type Waiting struct {
-	// Kind Examples: budget, retry
+	// Kind Examples: budget, incident, retry
 	Kind string `json:"kind"`
 
 	// Sentence For a person
@@ -1800,6 +1909,24 @@ type ListBudgetsParams struct {
 
 	// Limit How many at most; 50 if not given
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListIncidentsParams defines parameters for ListIncidents.
+type ListIncidentsParams struct {
+	// State Only incidents that stand there
+	State *IncidentState `form:"state,omitempty" json:"state,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ResolveIncidentParams defines parameters for ResolveIncident.
+type ResolveIncidentParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // DeletePricesParams defines parameters for DeletePrices.
@@ -1973,6 +2100,9 @@ type ResetBreakerJSONRequestBody = BreakerRequest
 
 // PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
 type PutBudgetJSONRequestBody = BudgetRequest
+
+// ResolveIncidentJSONRequestBody defines body for ResolveIncident for application/json ContentType.
+type ResolveIncidentJSONRequestBody = IncidentResolution
 
 // PutPricesJSONRequestBody defines body for PutPrices for application/json ContentType.
 type PutPricesJSONRequestBody = PriceRequest
@@ -2177,6 +2307,36 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/chains (the `ListChains` operationId).
 	ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListIncidents List the incidents, the open ones first, each part newest first
+	//
+	// An incident is attempts that failed alike: three final failures of one agent or tool of a workflow, of the same class
+	// and in the same words, within ten minutes and without a success between them. While it is open no attempt of that
+	// kind is made, on any node: runs that come to one wait (`waiting_for.kind` is `incident`), and all else goes on. Once a
+	// minute one attempt is made as a probe; its success resolves the incident, and so does a person.
+	//
+	// Corresponds with GET /v1/incidents (the `ListIncidents` operationId).
+	ListIncidents(ctx context.Context, params *ListIncidentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveIncidentWithBody Resolve an incident
+	//
+	// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+	// one. One that is resolved already answers 409 `incident_resolved`.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+	ResolveIncidentWithBody(ctx context.Context, id IncidentID, params *ResolveIncidentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResolveIncident Resolve an incident
+	//
+	// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+	// one. One that is resolved already answers 409 `incident_resolved`.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+	ResolveIncident(ctx context.Context, id IncidentID, params *ResolveIncidentParams, body ResolveIncidentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListModels List what can be asked, in OpenAI's shape
 	//
@@ -2714,6 +2874,66 @@ func (c *Raw) PutBudget(ctx context.Context, name BudgetName, body PutBudgetJSON
 // Corresponds with GET /v1/chains (the `ListChains` operationId).
 func (c *Raw) ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListChainsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListIncidents List the incidents, the open ones first, each part newest first
+//
+// An incident is attempts that failed alike: three final failures of one agent or tool of a workflow, of the same class
+// and in the same words, within ten minutes and without a success between them. While it is open no attempt of that
+// kind is made, on any node: runs that come to one wait (`waiting_for.kind` is `incident`), and all else goes on. Once a
+// minute one attempt is made as a probe; its success resolves the incident, and so does a person.
+//
+// Corresponds with GET /v1/incidents (the `ListIncidents` operationId).
+func (c *Raw) ListIncidents(ctx context.Context, params *ListIncidentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListIncidentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveIncidentWithBody Resolve an incident
+//
+// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+// one. One that is resolved already answers 409 `incident_resolved`.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+func (c *Raw) ResolveIncidentWithBody(ctx context.Context, id IncidentID, params *ResolveIncidentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveIncidentRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResolveIncident Resolve an incident
+//
+// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+// one. One that is resolved already answers 409 `incident_resolved`.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+func (c *Raw) ResolveIncident(ctx context.Context, id IncidentID, params *ResolveIncidentParams, body ResolveIncidentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResolveIncidentRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3781,6 +4001,146 @@ func NewListChainsRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListIncidentsRequest constructs an http.Request for the ListIncidents method
+func NewListIncidentsRequest(server string, params *ListIncidentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/incidents")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResolveIncidentRequest calls the generic ResolveIncident builder with application/json body
+func NewResolveIncidentRequest(server string, id IncidentID, params *ResolveIncidentParams, body ResolveIncidentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResolveIncidentRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewResolveIncidentRequestWithBody constructs an http.Request for the ResolveIncident method, with any body, and a specified content type
+func NewResolveIncidentRequestWithBody(server string, id IncidentID, params *ResolveIncidentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/incidents/%s:resolve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -5454,6 +5814,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/chains (the `ListChains` operationId).
 	ListChainsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListChainsResponse, error)
 
+	// ListIncidentsWithResponse List the incidents, the open ones first, each part newest first
+	//
+	// An incident is attempts that failed alike: three final failures of one agent or tool of a workflow, of the same class
+	// and in the same words, within ten minutes and without a success between them. While it is open no attempt of that
+	// kind is made, on any node: runs that come to one wait (`waiting_for.kind` is `incident`), and all else goes on. Once a
+	// minute one attempt is made as a probe; its success resolves the incident, and so does a person.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/incidents (the `ListIncidents` operationId).
+	ListIncidentsWithResponse(ctx context.Context, params *ListIncidentsParams, reqEditors ...RequestEditorFn) (*ListIncidentsResponse, error)
+
+	// ResolveIncidentWithBodyWithResponse Resolve an incident
+	//
+	// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+	// one. One that is resolved already answers 409 `incident_resolved`.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+	ResolveIncidentWithBodyWithResponse(ctx context.Context, id IncidentID, params *ResolveIncidentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveIncidentResponse, error)
+
+	// ResolveIncidentWithResponse Resolve an incident
+	//
+	// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+	// one. One that is resolved already answers 409 `incident_resolved`.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+	ResolveIncidentWithResponse(ctx context.Context, id IncidentID, params *ResolveIncidentParams, body ResolveIncidentJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveIncidentResponse, error)
+
 	// ListModelsWithResponse List what can be asked, in OpenAI's shape
 	//
 	// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
@@ -6339,6 +6731,130 @@ func (r ListChainsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListChainsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListIncidentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *IncidentPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListIncidentsResponse) GetJSON200() *IncidentPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListIncidentsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListIncidentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListIncidentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListIncidentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListIncidentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ResolveIncidentResponse503Headers the declared response headers of an HTTP 503 response for ResolveIncident
+type ResolveIncidentResponse503Headers struct {
+	RetryAfter int
+}
+
+type ResolveIncidentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Incident
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ResolveIncidentResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResolveIncidentResponse) GetJSON200() *Incident {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r ResolveIncidentResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r ResolveIncidentResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ResolveIncidentResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResolveIncidentResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResolveIncidentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResolveIncidentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResolveIncidentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResolveIncidentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8193,6 +8709,56 @@ func (c *ClientWithResponses) ListChainsWithResponse(ctx context.Context, reqEdi
 	return ParseListChainsResponse(rsp)
 }
 
+// ListIncidentsWithResponse List the incidents, the open ones first, each part newest first
+//
+// An incident is attempts that failed alike: three final failures of one agent or tool of a workflow, of the same class
+// and in the same words, within ten minutes and without a success between them. While it is open no attempt of that
+// kind is made, on any node: runs that come to one wait (`waiting_for.kind` is `incident`), and all else goes on. Once a
+// minute one attempt is made as a probe; its success resolves the incident, and so does a person.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/incidents (the `ListIncidents` operationId).
+func (c *ClientWithResponses) ListIncidentsWithResponse(ctx context.Context, params *ListIncidentsParams, reqEditors ...RequestEditorFn) (*ListIncidentsResponse, error) {
+	rsp, err := c.ListIncidents(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListIncidentsResponse(rsp)
+}
+
+// ResolveIncidentWithBodyWithResponse Resolve an incident
+//
+// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+// one. One that is resolved already answers 409 `incident_resolved`.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+func (c *ClientWithResponses) ResolveIncidentWithBodyWithResponse(ctx context.Context, id IncidentID, params *ResolveIncidentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResolveIncidentResponse, error) {
+	rsp, err := c.ResolveIncidentWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveIncidentResponse(rsp)
+}
+
+// ResolveIncidentWithResponse Resolve an incident
+//
+// The runs that wait for it go on at once, with all that waited; if it is not mended, three more failures open another
+// one. One that is resolved already answers 409 `incident_resolved`.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/incidents/{id}:resolve (the `ResolveIncident` operationId).
+func (c *ClientWithResponses) ResolveIncidentWithResponse(ctx context.Context, id IncidentID, params *ResolveIncidentParams, body ResolveIncidentJSONRequestBody, reqEditors ...RequestEditorFn) (*ResolveIncidentResponse, error) {
+	rsp, err := c.ResolveIncident(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResolveIncidentResponse(rsp)
+}
+
 // ListModelsWithResponse List what can be asked, in OpenAI's shape
 //
 // The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
@@ -9183,6 +9749,106 @@ func ParseListChainsResponse(rsp *http.Response) (*ListChainsResponse, error) {
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListIncidentsResponse parses an HTTP response from a ListIncidentsWithResponse call
+func ParseListIncidentsResponse(rsp *http.Response) (*ListIncidentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListIncidentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest IncidentPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResolveIncidentResponse parses an HTTP response from a ResolveIncidentWithResponse call
+func ParseResolveIncidentResponse(rsp *http.Response) (*ResolveIncidentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResolveIncidentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Incident
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ResolveIncidentResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil

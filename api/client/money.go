@@ -147,6 +147,16 @@ func (c *Client) ReleaseBreaker(ctx context.Context, id string) (*Breaker, error
 	return read[Breaker](c.raw.ReleaseBreaker(ctx, nil, BreakerRequest{ID: id}))
 }
 
+// Incidents lists incidents, the open ones first.
+func (c *Client) Incidents(ctx context.Context, params ListIncidentsParams) (*IncidentPage, error) {
+	return read[IncidentPage](c.raw.ListIncidents(ctx, &params))
+}
+
+// ResolveIncident ends an incident, so that the runs that wait for it go on. The note says what was wrong.
+func (c *Client) ResolveIncident(ctx context.Context, id, note string) (*Incident, error) {
+	return read[Incident](c.raw.ResolveIncident(ctx, id, nil, IncidentResolution{Note: note}))
+}
+
 // done takes an answer without a body apart.
 func done(resp *http.Response, err error) error {
 	if err != nil {

@@ -28,6 +28,7 @@ type cli struct {
 	List     listCommand     `cmd:"" group:"runs" help:"List runs, newest first."`
 	Resume   resumeCommand   `cmd:"" group:"runs" help:"Let a failed run go on; finished steps are kept."`
 	Cancel   cancelCommand   `cmd:"" group:"runs" help:"Ask a run to stop."`
+	Incident incidentCommand `cmd:"" group:"runs" help:"List and resolve incidents: attempts that fail alike and are held."`
 
 	Spend   spendCommand   `cmd:"" group:"money" help:"Show what was spent and what was saved."`
 	Cost    costCommand    `cmd:"" group:"money" help:"Show what a run cost, by step and model, or call by call."`

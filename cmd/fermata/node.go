@@ -21,6 +21,7 @@ import (
 	"github.com/fermata-run/fermata/internal/engine"
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/gateway"
+	"github.com/fermata-run/fermata/internal/incident"
 	"github.com/fermata-run/fermata/internal/ledger"
 	"github.com/fermata-run/fermata/internal/peers"
 	"github.com/fermata-run/fermata/internal/pgembed"
@@ -39,6 +40,7 @@ type MainConfig struct {
 	Shards, Workers   int // 0: the defaults of engine and worker
 	DrainTimeout      time.Duration
 	AllowUnsafeCommit bool
+	NoIncidents       bool // agents that keep failing alike are not held
 	Log               *slog.Logger
 	Build             telemetry.Build
 }
@@ -148,7 +150,11 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 		return err
 	}
 	defer models.close()
-	work := worker.New(worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers})
+	working := worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers}
+	if !m.cfg.NoIncidents {
+		working.Incidents = models.incidents
+	}
+	work := worker.New(working)
 	eng := engine.New(engine.Config{
 		Store: db, Worker: work, Metrics: metrics, Log: m.cfg.Log, Shards: m.cfg.Shards, DrainTimeout: m.cfg.DrainTimeout, Node: node,
 	})
@@ -171,9 +177,10 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 
 // models is the gateway and what it stands on: the ledger that keeps its budgets, and the news of other nodes.
 type models struct {
-	gateway *gateway.Gateway
-	ledger  *ledger.Ledger
-	close   func() // settles what is not durable yet
+	gateway   *gateway.Gateway
+	ledger    *ledger.Ledger
+	incidents *incident.Board
+	close     func() // settles what is not durable yet
 }
 
 func (m *Main) models(ctx context.Context, db *store.DB, node store.Node, metrics *telemetry.Metrics) (models, error) {
@@ -194,7 +201,8 @@ func (m *Main) models(ctx context.Context, db *store.DB, node store.Node, metric
 	if err != nil {
 		return models{}, err
 	}
-	others = peers.New(peers.Config{Store: db, Node: node.ID, Gateway: asked, Log: m.cfg.Log})
+	trouble := incident.New(incident.Config{Store: db, Node: node.Name, Metrics: metrics, Log: m.cfg.Log})
+	others = peers.New(peers.Config{Store: db, Node: node.ID, Gateway: asked, Incidents: trouble, Log: m.cfg.Log})
 	// They outlive the signal to stop: calls that are still at work have to be settled.
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -205,7 +213,7 @@ func (m *Main) models(ctx context.Context, db *store.DB, node store.Node, metric
 			}
 		})
 	}
-	return models{asked, book, func() {
+	return models{asked, book, trouble, func() {
 		stop()
 		running.Wait()
 		closeTracer()

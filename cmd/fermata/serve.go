@@ -23,6 +23,7 @@ type serverFlags struct {
 	LogLevel     slog.Level    `env:"FERMATA_LOG_LEVEL" default:"info" placeholder:"debug|info|warn|error" help:"The least important lines that are logged."`
 
 	InsecureNoAuth    bool `help:"Listen where strangers may reach the service, though it has no API keys."`
+	NoIncidents       bool `help:"Let agents go on that have failed three times alike; without it their steps wait until somebody has looked."`
 	AllowUnsafeCommit bool `help:"Take a database with synchronous_commit off: a crash of it may lose what was acknowledged."`
 }
 
@@ -33,7 +34,7 @@ func (f serverFlags) main(s *screen) (MainConfig, error) {
 	}
 	c := MainConfig{
 		Listen: f.Listen, Node: f.Node, Shards: f.Shards, Workers: f.Workers, DrainTimeout: f.DrainTimeout,
-		AllowUnsafeCommit: f.AllowUnsafeCommit, Log: newLog(s.err, s.talkTTY, f.LogLevel), Build: build(),
+		AllowUnsafeCommit: f.AllowUnsafeCommit, NoIncidents: f.NoIncidents, Log: newLog(s.err, s.talkTTY, f.LogLevel), Build: build(),
 	}
 	var file configFile
 	if f.Config != "" {

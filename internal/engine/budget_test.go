@@ -33,7 +33,7 @@ const cent = usage.USD / 100
 // dear answers for one cent, while the run's budget has one left for it.
 func dear(_ context.Context, a flow.Attempt) *flow.Outcome {
 	if a.Budget.Spent.Cost+cent > a.Budget.Cost {
-		return &flow.Outcome{OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: "run: exhausted"}}
+		return &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: "run: exhausted"}}
 	}
 	return &flow.Outcome{Output: json.RawMessage(`1`), Calls: []usage.Call{{
 		Provider: "p", Model: "m", Try: 1, Cost: cent, Baseline: 3 * cent, CacheSaved: cent / 2, Tokens: usage.Tokens{CacheWrite1h: 7, Output: 2},
@@ -153,7 +153,7 @@ func TestFormatIsThatOfTheLog(t *testing.T) {
 	held := newStuck("b")
 	n := startNode(t, url, "n1", workerFunc(func(ctx context.Context, a flow.Attempt) *flow.Outcome {
 		if a.Path == "a" {
-			return &flow.Outcome{OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: "team"}}
+			return &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: "team"}}
 		}
 		return held.work(ctx, a)
 	}), nil)

@@ -27,7 +27,7 @@ var floors = map[string]int{
 
 	"api": 5, "api/client": 5, "internal/bench": 5,
 
-	"internal/engine": 4, "internal/worker": 4, "internal/ledger": 4, "internal/peers": 4,
+	"internal/engine": 4, "internal/worker": 4, "internal/ledger": 4, "internal/peers": 4, "internal/incident": 4,
 
 	"internal/store": 3, "internal/gateway": 3, "internal/gateway/provider": 3, "internal/tool": 3,
 
@@ -63,6 +63,8 @@ var fences = map[string][]string{
 	"github.com/sashabaranov":       {"internal/gateway"},
 	"github.com/failsafe-go":        {"internal/gateway"},
 	"cel.dev":                       {"internal/workflow"},
+	"go.opentelemetry.io":           {"internal/telemetry", "internal/gateway", "api"},
+	"github.com/tiktoken-go":        {"internal/gateway"},
 	"github.com/santhosh-tekuri":    {"internal/workflow"},
 	"github.com/go-chi/chi":         {"api"},
 	"github.com/getkin/kin-openapi": {"api"},

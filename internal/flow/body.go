@@ -66,7 +66,7 @@ type (
 	// AttemptFailed is the body of attempt_failed. A held attempt goes on under its number, with its turns.
 	AttemptFailed struct {
 		Failure
-		Held    string       `json:"held,omitempty"` // what it waits for: budget
+		Held    string       `json:"held,omitempty"` // what it waits for: budget, incident
 		RetryAt time.Time    `json:"retry_at"`
 		Calls   []usage.Call `json:"calls,omitempty"`
 	}

@@ -2,21 +2,10 @@ package flow
 
 import (
 	"encoding/json"
-	"time"
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
-)
-
-// HeldBudget is why an attempt is held: a budget has no money for it.
-const HeldBudget = "budget"
-
-// A held attempt asks again after holdMin and a part of holdSpread, whether or not anybody told that there is money:
-// what other calls had set aside may have been given back, and a window may have begun anew.
-const (
-	holdMin    = 45 * time.Second
-	holdSpread = 15 * time.Second
 )
 
 // The bodies that belong to a run's budget.
@@ -125,15 +114,7 @@ func (r *Run) toldBudget(t Told) {
 		return
 	}
 	r.raise(b)
-	for _, i := range r.open { // lost with the memory, like the refusal it is about
-		r.steps[i].stale = true
-	}
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; s.held != "" && !s.queued {
-			s.queued = true
-			r.ready = append(r.ready, i)
-		}
-	}
+	r.lookAgain(HeldBudget)
 }
 
 // raise records what of the limits is higher than before. Two who raise at once do not lower each other's.
@@ -161,7 +142,7 @@ func (r *Run) applyRaised(e Event, b *BudgetRaise) {
 	}
 	r.budget, r.warned = &limit, false
 	for _, i := range r.retrying {
-		if s := &r.steps[i]; s.held != "" {
+		if s := &r.steps[i]; s.held == HeldBudget {
 			s.retryAt = e.At
 		}
 	}
@@ -181,18 +162,6 @@ func (r *Run) warn() {
 
 func passed(spent, limit int64, share float64) bool {
 	return limit > 0 && float64(spent) >= share*float64(limit)
-}
-
-// hold lets an attempt wait for money. It goes on under its number and with its turns, and is not counted as one. One that
-// was refused while the message was on its way that there is money looks again at once: nobody will tell it again.
-func (r *Run) hold(s *step, o *Outcome) {
-	wait := holdMin + time.Duration(r.draw(s, s.holds)*float64(holdSpread))
-	if s.stale {
-		wait = 0
-	}
-	r.emit(KindAttemptFailed, s, &AttemptFailed{
-		Failure: *o.Failure, Held: HeldBudget, RetryAt: r.now.Add(wait.Truncate(time.Microsecond)), Calls: o.Calls,
-	})
 }
 
 // attemptBudget is the budget as it stands, for an attempt.

@@ -47,7 +47,7 @@ func TestBudgetOfASubmission(t *testing.T) {
 // However many runs a budget holds, they do not come back together, and none later than after a minute.
 func TestHeldRunsSpread(t *testing.T) {
 	w := compile(t, oneAgent)
-	refused := &flow.Outcome{OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: "m"}}
+	refused := &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: "m"}}
 	seconds := map[int]int{}
 	for i := range 1000 {
 		id := playRun

@@ -18,7 +18,7 @@ type (
 	Reported struct{ Report Report }
 	// Told: a message from the inbox.
 	Told struct {
-		Kind string // cancel, resume, budget
+		Kind string // cancel, resume, budget, incident
 		Body json.RawMessage
 	}
 	// Fired: the time that Due named has come.
@@ -34,9 +34,10 @@ func (Claimed) cause()  {}
 
 // The kinds of message a run is told.
 const (
-	ToldCancel = "cancel" // Cancelling
-	ToldResume = "resume" // Resume
-	ToldBudget = "budget" // BudgetRaise
+	ToldCancel   = "cancel"   // Cancelling
+	ToldResume   = "resume"   // Resume
+	ToldBudget   = "budget"   // BudgetRaise
+	ToldIncident = "incident" // nothing: one was resolved, and held attempts may go on
 )
 
 // Limits in time.
@@ -160,12 +161,17 @@ func (r *Run) reported(rep Report) {
 	case o.Failure.Class == classCancelled:
 		// The node stopped the worker, not the run: the attempt is still open and runs again under its number.
 		r.discard(s, rep)
-	case o.OutOfBudget && r.mayGoOn():
+	case o.Held != "" && r.mayGoOn():
 		r.hold(s, o)
+	case o.Held == HeldIncident: // the run is decided, and of this attempt nothing was begun
+		r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending", Calls: o.Calls})
 	case r.mayRetry(s, o.Failure.Class):
 		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls})
 	default:
 		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	}
+	if o.Held == "" && len(o.Calls) > 0 {
+		r.nextHeld()
 	}
 }
 
@@ -326,5 +332,7 @@ func (r *Run) told(t Told) {
 		}
 	case ToldBudget:
 		r.toldBudget(t)
+	case ToldIncident:
+		r.lookAgain(HeldIncident)
 	}
 }

@@ -129,9 +129,9 @@ type Outcome struct {
 	PromptHash string       // of what the model was sent first; empty for tools
 	BelowGate  bool         // no model's answer was accepted; this is the best one
 	Failure    *Failure     // nil: success
-	// OutOfBudget: the failure is a budget that refused the call and may be raised. Such an attempt waits and is not
-	// counted as one.
-	OutOfBudget bool
+	// Held is what the attempt waits for, and the failure what holds it: budget, a budget refused a call and may be raised;
+	// incident, attempts of its kind are not made now. Such an attempt goes on under its number and is not counted as one.
+	Held string
 	// Unbegun: the attempt was cut before it asked anything of anybody, so that nothing can have come of it.
 	Unbegun bool
 }

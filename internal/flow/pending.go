@@ -100,7 +100,7 @@ func (r *Run) Rest(now time.Time) (wake time.Time, ok bool) {
 	return due, due.Sub(now) >= parkAfter
 }
 
-// WaitingFor says what a run that may be parked waits for: budget, if an attempt is held for one, else retry.
+// WaitingFor says what a run that may be parked waits for: budget or incident, if an attempt is held for one, else retry.
 func (r *Run) WaitingFor() string {
 	for _, i := range r.retrying {
 		if held := r.steps[i].held; held != "" {

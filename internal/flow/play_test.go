@@ -109,7 +109,7 @@ func (s *stage) command(text string) string {
 		}
 		s.now = s.now.Add(d)
 		return s.decide(flow.Fired{})
-	case "cancel", "resume", "budget":
+	case "cancel", "resume", "budget", "incident":
 		if rest == "" {
 			rest = "{}"
 		}
@@ -129,8 +129,8 @@ func (s *stage) command(text string) string {
 		if ok {
 			said += "wake=+" + wake.Sub(playStart).Round(time.Second).String() + "\n"
 		}
-		if waiting := s.run.View().WaitingFor; waiting == flow.HeldBudget {
-			said += "waiting_for=budget\n"
+		if waiting := s.run.View().WaitingFor; waiting == flow.HeldBudget || waiting == flow.HeldIncident {
+			said += "waiting_for=" + waiting + "\n"
 		}
 		return said
 	case "steps":
@@ -167,7 +167,7 @@ func (s *stage) submit(input string) string {
 }
 
 // report reads "step[#gen.no] ok <json>", "… best <json>" below the gate, "… fail <class> <message>", "… turn <text>", "… refused <message>" by a budget,
-// "… unbegun".
+// "… held <message>" by an incident, "… unbegun".
 func (s *stage) report(text string) flow.Report {
 	words := strings.SplitN(text, " ", 3)
 	path, name, named := strings.Cut(words[0], "#")
@@ -196,7 +196,10 @@ func (s *stage) report(text string) flow.Report {
 		class, message, _ := strings.Cut(rest, " ")
 		rep.Outcome = &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
 	case "refused":
-		rep.Outcome = &flow.Outcome{OutOfBudget: true, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
+		rep.Outcome = &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
+		return rep
+	case "held":
+		rep.Outcome = &flow.Outcome{Held: flow.HeldIncident, Failure: &flow.Failure{Class: "incident", Message: rest}}
 		return rep
 	case "unbegun":
 		rep.Outcome = &flow.Outcome{Unbegun: true, Failure: &flow.Failure{Class: "cancelled", Message: "before it began"}}

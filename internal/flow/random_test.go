@@ -124,7 +124,7 @@ func (m *machine) decide(t *rapid.T, c flow.Cause) {
 }
 
 func (m *machine) cause(t *rapid.T) {
-	switch rapid.SampledFrom([]string{"report", "report", "report", "report", "late", "wait", "cancel", "resume", "budget", "crash"}).Draw(t, "cause") {
+	switch rapid.SampledFrom([]string{"report", "report", "report", "report", "late", "wait", "cancel", "resume", "budget", "incident", "crash"}).Draw(t, "cause") {
 	case "report":
 		m.report(t, false)
 	case "late":
@@ -145,6 +145,8 @@ func (m *machine) cause(t *rapid.T) {
 	case "budget":
 		body := rapid.SampledFrom([]string{``, `{}`, `{"cost_nano":30}`, `{"cost_nano":60,"tokens":20}`, `{"tokens":90}`, `nonsense`}).Draw(t, "body")
 		m.decide(t, flow.Told{Kind: flow.ToldBudget, Body: json.RawMessage(body)})
+	case "incident":
+		m.decide(t, flow.Told{Kind: flow.ToldIncident, Body: json.RawMessage(`{}`)})
 	case "crash":
 		m.crash(t)
 	}
@@ -185,12 +187,17 @@ func (m *machine) report(t *rapid.T, mustSucceed bool) bool {
 
 func outcome(t *rapid.T) *flow.Outcome {
 	o := &flow.Outcome{Calls: []usage.Call{{Provider: "p", Model: "m", Cost: 3, Tokens: usage.Tokens{Input: 2}}}}
-	switch class := rapid.SampledFrom([]string{"", "", "", "server", "tool_error", "cancelled", "invalid_request", "budget_exceeded"}).Draw(t, "class"); class {
+	switch class := rapid.SampledFrom([]string{"", "", "", "server", "tool_error", "cancelled", "invalid_request", "budget_exceeded", "incident"}).Draw(t, "class"); class {
 	case "":
 		o.Output = json.RawMessage(`{"v":1}`)
 	default:
 		o.Failure = &flow.Failure{Class: class, Message: "m"}
-		o.OutOfBudget = class == "budget_exceeded"
+		switch class {
+		case "budget_exceeded":
+			o.Held = flow.HeldBudget
+		case "incident":
+			o.Held = flow.HeldIncident
+		}
 		o.Unbegun = class == "cancelled" && rapid.Bool().Draw(t, "unbegun")
 	}
 	return o

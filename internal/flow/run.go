@@ -78,7 +78,7 @@ type step struct {
 	held    string   // what the attempt waits for; empty: it is not held
 	refusal *Failure // that holds it
 	holds   int      // times an attempt was held, in this generation
-	stale   bool     // since the attempt started it was told that there may be money: a refusal may be from before
+	stale   bool     // since the attempt started it was told that held attempts may go on: a refusal may be from before
 
 	input    json.RawMessage // rendered; lost with the memory and rendered again by a claim
 	feedback string

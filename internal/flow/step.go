@@ -23,7 +23,7 @@ const (
 
 // classGroups are the words of retry.classes that stand for several classes.
 var classGroups = map[string][]string{
-	"transient": {"rate_limited", "overloaded", "server", "network", "timeout", "stream_interrupted"},
+	"transient": {"rate_limited", "overloaded", "server", "network", "timeout", "stream_interrupted", "gateway_throttled", "unavailable"},
 }
 
 // begin takes up a ready step: for the first time, for another attempt, or to close a container whose inside is done.

@@ -26,7 +26,7 @@ type View struct {
 	Result     *Result // nil until the run has ended
 	RetryingAt time.Time
 	Budget     *BudgetView // nil: the run has none of its own
-	WaitingFor string      // of a run with nothing at work: budget, retry; else empty
+	WaitingFor string      // of a run with nothing at work: budget, incident, retry; else empty
 }
 
 // BudgetView is a run's budget as it stands; View.Sum is what of it is spent.
@@ -57,7 +57,7 @@ type StepView struct {
 	ByHand     bool
 	Repaired   bool
 	BelowGate  bool     // no model's answer was accepted; this is the best one
-	Held       string   // what its attempt waits for until RetryAt: budget; empty: it is not held
+	Held       string   // what its attempt waits for until RetryAt: budget, incident; empty: it is not held
 	Refusal    *Failure // that holds it
 	Sum        usage.Sum
 	Calls      []usage.Call

@@ -184,6 +184,9 @@ func (p pass) giveBack() {
 	}
 }
 
+// begun says that a probe's answer has begun: the provider is there, and the next probe need not wait for the end.
+func (p pass) begun() { p.giveBack() }
+
 // observe ends a pass with its outcome; nil is an answer. It tells what the other nodes should know, if anything. A
 // request from before the breaker opened or closed does not count: what is known since then is newer.
 func (p pass) observe(now time.Time, failure *provider.Error) *BreakerNews {
@@ -424,6 +427,9 @@ func (b *breaker) view(now time.Time) Breaker {
 		return time.Time{}
 	}
 	v.Until, v.ThrottledUntil, v.DisabledUntil = later(b.until), later(b.throttled), later(b.disabled)
+	if b.disabled.After(now) {
+		v.State = breakerOpen.String()
+	}
 	if b.state == breakerOpen && v.Until.IsZero() && !b.held {
 		v.State = breakerHalfOpen.String() // the next request is its probe
 	}

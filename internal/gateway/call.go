@@ -43,7 +43,7 @@ func (c *completion) call(ctx context.Context, e *entry, t *tries) (Answer, *fai
 	spanned, span := c.g.requestSpan(ctx, e.route)
 	reply, failed := q.send(spanned)
 	q.settle(ctx, reply, failed)
-	endSpan(span, &q.line)
+	endSpan(span, &q.line, reply.Model)
 	answer := Answer{Reply: reply, Provider: q.line.Provider, Asked: q.line.Model, Depth: e.depth, Try: q.line.Try}
 	if failed == nil {
 		return answer, nil
@@ -151,10 +151,14 @@ func (q *request) reserve(ctx context.Context) *failure {
 		var refused *BudgetError
 		switch {
 		case !errors.As(err, &refused):
-			return &failure{err: &provider.Error{Class: provider.ClassUnavailable, Message: "whether the budget has money left is not known: " + err.Error()}}
+			return &failure{unknown: true, err: &provider.Error{Class: provider.ClassUnavailable, Message: "whether the budget has money left is not known: " + err.Error()}}
 		case refused.OnHard == OnHardClamp && clamps < clampsMax && q.clamp(refused, clamps):
 		default:
-			return &failure{budget: refused, err: &provider.Error{Class: provider.ClassBudgetExceeded, Message: refused.Error()}}
+			message := refused.Error()
+			if refused.OnHard == OnHardClamp {
+				message += fmt.Sprintf("; an answer of less than %d tokens is not asked for", ClampMin)
+			}
+			return &failure{budget: refused, err: &provider.Error{Class: provider.ClassBudgetExceeded, Message: message}}
 		}
 	}
 }
@@ -230,14 +234,20 @@ func (q *request) held() bool {
 	return q.c.req.Stream != nil && q.c.judged(q.e) && !q.c.req.Restarts
 }
 
-// stream passes the parts of an answer on.
+// stream passes the parts of an answer on. A probe of a breaker is over once its answer has begun.
 func (q *request) stream() func(provider.Delta) {
-	if q.c.req.Stream == nil || q.held() {
+	tells := q.c.req.Stream != nil && !q.held()
+	if !tells && !q.pass.probe {
 		return nil
 	}
 	first := true
 	return func(d provider.Delta) {
-		q.c.tell(q.e, d, first)
+		if first {
+			q.pass.begun()
+		}
+		if tells {
+			q.c.tell(q.e, d, first)
+		}
 		first = false
 	}
 }
@@ -296,7 +306,10 @@ func (q *request) settle(ctx context.Context, reply provider.Reply, failed *prov
 		line.Class, line.Message = string(failed.Class), failed.Message
 		line.Tokens, line.Estimated, line.RequestID, told = failed.Tokens, failed.Estimated, failed.RequestID, failed.Limits
 	}
-	q.c.priceLine(line, q.e.route, q.price, failed == nil)
+	q.c.priceLine(line, q.e.route, q.price)
+	if failed == nil || q.cutShort(failed) {
+		q.c.compare(line)
+	}
 	q.place.leave(line.Tokens)
 	g.lanes.learn(line.Provider+"/"+line.Model, told)
 	q.endPass(ctx, reply, failed)
@@ -332,9 +345,14 @@ func (q *request) endPass(ctx context.Context, reply provider.Reply, failed *pro
 	}
 }
 
-// priceLine works out what a request cost, what the cache took off, and what the same work would have cost on the
-// baseline model. Only the answer that is used has a baseline: the baseline model would have been asked once.
-func (c *completion) priceLine(line *usage.Call, r route, price *Price, answered bool) {
+// cutShort reports whether an answer reached its limit and is not asked for again: the baseline model would have been
+// paid for it, too.
+func (q *request) cutShort(failed *provider.Error) bool {
+	return failed.Class == provider.ClassOutputTruncated && (q.t.longer || !q.c.req.Chain.LongerOnce || !q.c.canLonger(q.e))
+}
+
+// priceLine works out what a request cost, and what the cache took off.
+func (c *completion) priceLine(line *usage.Call, r route, price *Price) {
 	if line.Tokens.Total() == 0 {
 		return
 	}
@@ -346,13 +364,14 @@ func (c *completion) priceLine(line *usage.Call, r route, price *Price, answered
 		rates := price.Rates(line.Tokens.InputTotal())
 		line.Cost, line.CacheSaved, line.Price, line.Rates = price.Cost(line.Tokens), price.CacheSaved(line.Tokens), price.Row(line.Tokens), &rates
 	}
-	if answered {
-		c.compare(line)
-	}
 }
 
-// compare works out what an answer would have cost on the baseline model.
+// compare works out what an answer would have cost on the baseline model. Only the one that is used is compared: the
+// baseline model would have been asked once.
 func (c *completion) compare(line *usage.Call) {
+	if line.Tokens.Total() == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.based || c.noBaseline {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/fermata-run/fermata/internal/gateway/provider"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
@@ -68,6 +70,7 @@ type failure struct {
 	asked   bool         // false: no request was made
 	until   time.Time    // when it may be asked again; zero: not known
 	shut    *refusal     // by its breaker
+	unknown bool         // whether a budget has money for it could not be found out
 	budget  *BudgetError // that refused it
 	handled bool         // a budget that refused and let a cheaper model be asked instead
 }
@@ -102,6 +105,11 @@ func (c *completion) run(ctx context.Context) (Answer, error) {
 		return Answer{}, c.failed(ctx)
 	}
 	answer.Calls, answer.Rule = c.calls, c.rule
+	for i := range c.failures {
+		if f := &c.failures[i]; f.shut != nil && f.entry.depth < answer.Depth {
+			c.g.metrics.ModelPassedOver(f.entry.route.model, answer.Asked, string(f.err.Class))
+		}
+	}
 	return answer, nil
 }
 
@@ -244,6 +252,9 @@ func (c *completion) tryEntry(ctx context.Context, e *entry, t tries) (Answer, v
 		}
 		if !f.asked {
 			c.countOut()
+		}
+		if f.unknown && c.req.Caller.Run != uuid.Nil && pause(ctx, reserveAgain) {
+			continue // while Postgres is away the run cannot go on anyhow, and must not fail for it
 		}
 		if overtaken(ctx) { // its request is written down; that it was cut is no failure of the chain
 			return Answer{}, verdictStop
@@ -520,7 +531,10 @@ func (c *completion) describe(f *failure) string {
 	if to := f.entry.route.to; to != nil && to.Name() != name {
 		name = fmt.Sprintf("%s at %s", f.entry.route.model, to.Name())
 	}
-	s := fmt.Sprintf("%s: %s", name, f.err.Message)
+	s := f.err.Message
+	if f.entry.route.to != nil { // else the message says whom nobody serves
+		s = name + ": " + s
+	}
 	if n := len(c.failures); n > 1 {
 		s += fmt.Sprintf(" (the one that counts of %d failures)", n)
 	}

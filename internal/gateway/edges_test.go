@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -671,5 +672,55 @@ func TestClampWithDearThinking(t *testing.T) {
 	_, err := g.Complete(t.Context(), Request{Ask: question(), Chain: chain(workflow.ChainEntry{Model: "thinker"})})
 	if err != nil || p.calls[0].MaxTokens < 950 || p.calls[0].MaxTokens > 1_000 { // $0.01 pays for 1,000 tokens at $10
 		t.Errorf("%d requests; $0.01 pays for about 1,000 tokens: %v", len(p.calls), err)
+	}
+}
+
+// A probe whose answer has begun keeps nobody else out: the answer may take minutes.
+func TestProbeThatHasBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, end := make(chan struct{}), make(chan struct{})
+		var calls atomic.Int32
+		p := respond{"p", func(_ context.Context, c provider.Call) (provider.Reply, error) {
+			if calls.Add(1) == 1 {
+				c.Stream(provider.Delta{Text: "a"})
+				close(begun)
+				<-end
+			}
+			return provider.Reply{Text: "a", Tokens: usage.Tokens{Input: 1}}, nil
+		}}
+		g := newGateway(t, Config{Providers: []Provider{{Provider: p}}})
+		openBreaker(g, "p", "m")
+		time.Sleep(breakerOpenMax * 2)
+		ask := Request{Ask: question(), Chain: chain(workflow.ChainEntry{Model: "m"})}
+		var first sync.WaitGroup
+		first.Go(func() {
+			if _, err := g.Complete(t.Context(), ask); err != nil {
+				t.Error(err)
+			}
+		})
+		<-begun
+		for range 3 {
+			if _, err := g.Complete(t.Context(), ask); err != nil {
+				t.Error(err)
+			}
+		}
+		close(end)
+		first.Wait()
+		if state := g.breakers.named("p", "m", time.Now()).view(time.Now()).State; state != "closed" {
+			t.Errorf("the breaker is %s", state)
+		}
+	})
+}
+
+// An answer that was cut at its limit was paid for, and would have been on the baseline model.
+func TestCutAnswerHasABaseline(t *testing.T) {
+	p := respond{"p", func(context.Context, provider.Call) (provider.Reply, error) {
+		return provider.Reply{}, &provider.Error{Class: provider.ClassOutputTruncated, Tokens: usage.Tokens{Input: 1000, Output: 100}}
+	}}
+	g := newGateway(t, Config{Providers: []Provider{{Provider: p}}})
+	_, err := g.Complete(t.Context(), Request{Ask: question(), Baseline: []string{"claude-opus-4-6"}, Chain: chain(workflow.ChainEntry{Model: "claude-haiku-4-5"})})
+	var failed *FailedError
+	if !errors.As(err, &failed) || failed.Calls[0].Baseline != 7_500_000 {
+		t.Errorf("got %v", err)
 	}
 }

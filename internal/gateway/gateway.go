@@ -26,10 +26,11 @@ const (
 	TokensDefault          = 4_096
 	TokensReasoningDefault = 16_384
 
-	backoffBase = 500 * time.Millisecond
-	backoffMax  = 8 * time.Second
-	waitMax     = 30 * time.Second // for the same entry, while another is left
-	lessonsMax  = 3                // times one entry is asked again because its adapter learned something
+	backoffBase  = 500 * time.Millisecond
+	backoffMax   = 8 * time.Second
+	waitMax      = 30 * time.Second       // for the same entry, while another is left
+	reserveAgain = 500 * time.Millisecond // a run's call asks again for money that nobody can tell of
+	lessonsMax   = 3                      // times one entry is asked again because its adapter learned something
 )
 
 // Config of a Gateway. Zero values take the defaults named here.
@@ -75,6 +76,7 @@ func New(c Config) (*Gateway, error) {
 		retries: map[string]*retryBudget{}, lanes: newLanes(known.providers, known.now()),
 	}
 	known.standing = g.stand
+	g.metrics.ModelsKnown(known.roster.names())
 	if g.budgets == nil {
 		g.budgets = unlimited{}
 	}

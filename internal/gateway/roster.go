@@ -224,6 +224,14 @@ func (r *roster) find(name string) *known {
 	return nil
 }
 
+func (r *roster) names() []string {
+	names := make([]string, len(r.models))
+	for i, m := range r.models {
+		names[i] = m.name
+	}
+	return names
+}
+
 // Family is the lineage of a model: claude, gpt, gemini, grok, or for others the name up to its version. Two models of
 // one family share their blind spots.
 func (c *catalog) Family(model string) string {

@@ -1,5 +1,5 @@
 // Package peers tells the nodes of one service what each of them learned or was told: which providers' breakers opened,
-// what operators hold, and the prices that came through the API. It is news, not truth: a node that hears nothing goes by
+// what operators hold, which attempts keep failing, and the prices that came through the API. It is news, not truth: a node that hears nothing goes by
 // what it finds out by itself.
 package peers
 
@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -32,12 +33,18 @@ type Gateway interface {
 	SetPrices(rows []gateway.PriceRow) error
 }
 
+// Incidents are told of and heard of in turn.
+type Incidents interface {
+	Exchange(ctx context.Context) error
+}
+
 // Config of Peers.
 type Config struct {
-	Store   *store.DB
-	Node    uuid.UUID
-	Gateway Gateway
-	Log     *slog.Logger // silent
+	Store     *store.DB
+	Node      uuid.UUID
+	Gateway   Gateway
+	Incidents Incidents    // nil: none are told of
+	Log       *slog.Logger // silent
 }
 
 // Peers passes news on. It is safe for concurrent use.
@@ -150,20 +157,34 @@ func (p *Peers) hear(ctx context.Context) {
 		}
 		if time.Since(tidied) > tidyEvery {
 			tidied = time.Now()
-			if _, err := p.cfg.Store.SweepBreakers(ctx); err != nil && ctx.Err() == nil {
-				p.log.Warn("tidy breakers", "error", err)
-			}
+			p.tidy(ctx)
 		}
 		pause(ctx, period)
 	}
 }
 
-// Listen reads the news once. It belongs to one goroutine.
-func (p *Peers) Listen(ctx context.Context) error {
-	if err := p.hearBreakers(ctx); err != nil {
-		return err
+// tidy deletes old news.
+func (p *Peers) tidy(ctx context.Context) {
+	for what, sweep := range map[string]func(context.Context) (int, error){
+		"breakers": p.cfg.Store.SweepBreakers, "incidents": p.cfg.Store.SweepIncidents,
+	} {
+		if _, err := sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.Warn("tidy "+what, "error", err)
+		}
 	}
-	return p.hearPrices(ctx)
+}
+
+// Listen reads the news once. It belongs to one goroutine. What cannot be heard of one thing keeps nothing of the others
+// back.
+func (p *Peers) Listen(ctx context.Context) error {
+	return errors.Join(p.hearBreakers(ctx), p.hearPrices(ctx), p.hearIncidents(ctx))
+}
+
+func (p *Peers) hearIncidents(ctx context.Context) error {
+	if p.cfg.Incidents == nil {
+		return nil
+	}
+	return p.cfg.Incidents.Exchange(ctx)
 }
 
 // hearBreakers passes on what other nodes wrote since last time, each once, in the order it was written.

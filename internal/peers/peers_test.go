@@ -131,6 +131,31 @@ func TestBreakersAreHeard(t *testing.T) {
 	}
 }
 
+// exchanged counts how often incidents were told of and heard of.
+type exchanged struct {
+	times int
+	err   error
+}
+
+func (e *exchanged) Exchange(context.Context) error {
+	e.times++
+	return e.err
+}
+
+// Incidents are exchanged each time, and what goes wrong with them keeps no prices back.
+func TestIncidentsAreExchanged(t *testing.T) {
+	db := open(t, pgtest.New(t))
+	l, e := &listener{}, &exchanged{err: errors.New("away")}
+	p := peers.New(peers.Config{Store: db, Node: uuid.Must(uuid.NewV7()), Gateway: l, Incidents: e})
+	if err := p.Listen(t.Context()); !errors.Is(err, e.err) || len(l.prices) != 1 {
+		t.Errorf("%v, prices %v", err, l.prices)
+	}
+	e.err = nil
+	if err := p.Listen(t.Context()); err != nil || e.times != 2 {
+		t.Errorf("%v after %d times", err, e.times)
+	}
+}
+
 // Prices are handed over at first, and when they have changed; what the gateway refused is tried again.
 func TestPricesAreHandedOver(t *testing.T) {
 	db := open(t, pgtest.New(t))

@@ -61,9 +61,10 @@ type Row struct {
 
 // Kinds of message.
 const (
-	MessageCancel = "cancel"
-	MessageResume = "resume"
-	MessageBudget = "budget" // try again: there may be money now
+	MessageCancel   = "cancel"
+	MessageResume   = "resume"
+	MessageBudget   = "budget"   // try again: there may be money now
+	MessageIncident = "incident" // try again: an incident was resolved
 )
 
 // Message is something said to a run.

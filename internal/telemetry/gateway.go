@@ -105,7 +105,7 @@ func (m *Metrics) BreakerChanged(target, action, state string) {
 		return
 	}
 	provider, model, _ := strings.Cut(target, "/")
-	target = m.gateway.names.targets.value(m.gateway.names.providers.value(provider) + "/" + m.gateway.names.models.value(model))
+	target = m.gateway.names.targets.value(m.gateway.names.providers.value(provider) + "/" + m.gateway.names.models.seen(model))
 	if action != "" {
 		m.gateway.moved.of([2]string{target, m.gateway.names.classes.value(action)}).Inc()
 	}

@@ -21,6 +21,7 @@ type Metrics struct {
 	overflow *overflow
 	runs     runMetrics
 	steps    stepMetrics
+	incident incidentMetrics
 	log      logMetrics
 	models   modelMetrics
 	gateway  gatewayMetrics
@@ -43,6 +44,7 @@ func New(reg *prometheus.Registry, build Build) *Metrics {
 	names := newNames(m.overflow)
 	m.runs = newRunMetrics(f, names)
 	m.steps = newStepMetrics(f, names)
+	m.incident = newIncidentMetrics(f, names)
 	m.log = newLogMetrics(f)
 	m.models = newModelMetrics(f, names)
 	m.gateway = newGatewayMetrics(f, names)

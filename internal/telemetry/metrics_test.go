@@ -32,6 +32,8 @@ func everything(m *Metrics) {
 	m.StepFinished("agent", "succeeded", time.Second)
 	m.AttemptFinished("producer", "ok")
 	m.StepQueued(time.Millisecond)
+	m.IncidentOpened("invalid_output")
+	m.IncidentsOpen(1)
 	m.Committed(time.Millisecond, 3, 9)
 	m.StaleWrites(1)
 	m.LeaseExpired(1)
@@ -39,7 +41,9 @@ func everything(m *Metrics) {
 	m.TxRetried("deadlock")
 	m.RunsOwned(7)
 	m.WorkersBusy(5)
+	m.ModelsKnown([]string{"gpt-4o"})
 	m.ModelCalls("producer", calls())
+	m.ModelPassedOver("gpt-4o", "claude-sonnet-4-6", "unavailable")
 	m.ModelInFlight("openai", 1)
 	m.ModelAsked("production", time.Millisecond, true)
 	m.ModelQueued("openai", time.Millisecond)
@@ -180,6 +184,7 @@ func value(t *testing.T, reg *prometheus.Registry, name string, labels ...string
 
 func TestModelCallsAreCountedOnceEach(t *testing.T) {
 	m, reg := newMetrics()
+	m.ModelsKnown([]string{"gpt-4o"})
 	m.ModelCalls("producer", calls())
 	for _, c := range []struct {
 		name   string
@@ -309,7 +314,7 @@ func TestNilDoesNothing(t *testing.T) {
 	everything(m)
 	m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 	// everything must know every method: one that is forgotten there is not tested here.
-	const tested = 29
+	const tested = 33
 	exported := reflect.TypeFor[*Metrics]().NumMethod() - 1 // Handler
 	if exported != tested {
 		t.Errorf("*Metrics has %d methods besides Handler, everything() uses %d: add the new one", exported, tested)

@@ -84,6 +84,16 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 	return m
 }
 
+// ModelsKnown keeps a place for the names of models that are known beforehand.
+func (m *Metrics) ModelsKnown(names []string) {
+	if m == nil {
+		return
+	}
+	for _, name := range names {
+		m.models.names.models.value(name)
+	}
+}
+
 // ModelCalls counts the requests of one attempt, in the order they were made.
 func (m *Metrics) ModelCalls(agent string, calls []usage.Call) {
 	if m == nil {
@@ -103,7 +113,12 @@ func (m *modelMetrics) count(agent string, c *usage.Call) {
 	if c.Simulated {
 		provider = providerSimulated
 	}
-	provider, model := m.names.providers.value(provider), m.names.models.value(c.Model)
+	provider = m.names.providers.value(provider)
+	// Whoever asks names the model: one that never answered is not given a series of its own.
+	model := m.names.models.seen(c.Model)
+	if c.Class == "" {
+		model = m.names.models.value(c.Model)
+	}
 	s := m.series.of(triplet{provider, model, agent})
 	if c.Class == "" {
 		s.answered.Inc()
@@ -154,8 +169,17 @@ func (m *modelMetrics) fellThrough(from, to *usage.Call) {
 	if reason == "" {
 		reason = "not_accepted"
 	}
-	k := [3]string{m.names.models.value(from.Model), m.names.models.value(to.Model), m.names.classes.value(reason)}
+	k := [3]string{m.names.models.seen(from.Model), m.names.models.seen(to.Model), m.names.classes.value(reason)}
 	m.fallbacks.of(k).Inc()
+}
+
+// ModelPassedOver counts a model that was not asked because it was shut, for the one that answered instead.
+func (m *Metrics) ModelPassedOver(from, to, class string) {
+	if m == nil {
+		return
+	}
+	n := m.models.names
+	m.models.fallbacks.of([3]string{n.models.seen(from), n.models.seen(to), n.classes.value(class)}).Inc()
 }
 
 // add passes over what a counter must not be given: a negative count is a provider's nonsense.

@@ -10,7 +10,7 @@ import (
 const (
 	workflowsMax = 200
 	agentsMax    = 100
-	modelsMax    = 50
+	modelsMax    = 150 // the roster has half as many
 	providersMax = 20
 	routesMax    = 150
 	streamsMax   = 10
@@ -83,6 +83,19 @@ func (c *capped) value(name string) string {
 		return name
 	}
 	c.lost.Inc()
+	return labelOther
+}
+
+// seen is the label value of a name that may be anything: only one that is known already has its own.
+func (c *capped) seen(name string) string {
+	if name == "" {
+		return labelNone
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if _, ok := c.known[name]; ok {
+		return name
+	}
 	return labelOther
 }
 

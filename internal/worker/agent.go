@@ -219,23 +219,31 @@ func (t *talk) refused(failed *gateway.FailedError) *flow.Outcome {
 		return fail(classInternal, failed.Message)
 	}
 	o := fail(failed.Class, failed.Message)
-	o.OutOfBudget = failed.Class == classBudgetExceeded && t.mayWait(failed.Budget)
+	if failed.Class == classBudgetExceeded && t.mayWait(failed.Budget) {
+		o.Held = flow.HeldBudget
+	}
 	return o
 }
 
-// mayWait reports whether the attempt waits for the budget that refused a call. Nil: whether there is money is not known,
-// because Postgres is away. A model whose price nobody knows does not get one by waiting.
+// mayWait reports whether the attempt waits for the budget that refused a call. A model whose price nobody knows does not
+// get one by waiting.
 func (t *talk) mayWait(b *gateway.BudgetError) bool {
 	switch {
-	case b == nil:
-		return true
-	case b.Unpriced:
+	case b == nil || b.Unpriced:
 		return false
 	case b.Scope == scopeRun && t.attempt.Budget != nil:
-		return t.attempt.Budget.OnExceeded != workflow.OnExceededFail
+		return t.attempt.Budget.OnExceeded != workflow.OnExceededFail || onlySetAside(b)
 	default:
 		return b.OnHard == gateway.OnHardPause
 	}
+}
+
+// onlySetAside reports whether the money is not spent, only set aside for calls in flight: they will give most of it back.
+func onlySetAside(b *gateway.BudgetError) bool {
+	if b.InTokens {
+		return b.ReservedTokens > 0 && b.SpentTokens+b.NeedTokens <= b.LimitTokens
+	}
+	return b.Reserved > 0 && b.Spent+b.Need <= b.Limit
 }
 
 // judge holds an answer against the accept of the entry that gave it.

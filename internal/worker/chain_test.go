@@ -248,7 +248,6 @@ func TestOutOfBudget(t *testing.T) {
 		{"a team's, that runs wait for", "budget_exceeded", &gateway.BudgetError{Budget: "run", Scope: "tenant", OnHard: gateway.OnHardPause}, workflow.OnExceededFail, true},
 		{"a team's, that refuses", "budget_exceeded", &gateway.BudgetError{Budget: "t", Scope: "tenant", OnHard: gateway.OnHardReject}, workflow.OnExceededPause, false},
 		{"a price that is not known does not come by waiting", "budget_exceeded", &gateway.BudgetError{Budget: "run", Scope: "run", Unpriced: true}, workflow.OnExceededPause, false},
-		{"whether there is money is not known", "budget_exceeded", nil, "", true},
 		{"the last that failed was something else", "server", own, workflow.OnExceededPause, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -256,8 +255,8 @@ func TestOutOfBudget(t *testing.T) {
 			a.Budget = &flow.Budget{Cost: 5, OnExceeded: c.own}
 			w := New(Config{Gateway: broke{&gateway.FailedError{Class: c.class, Message: "m", Budget: c.budget}}})
 			_, o, _ := do(t.Context(), w, a)
-			if o.OutOfBudget != c.waits || o.Failure == nil || o.Failure.Class != c.class {
-				t.Errorf("waits: %v, failure %+v", o.OutOfBudget, o.Failure)
+			if (o.Held == flow.HeldBudget) != c.waits || o.Failure == nil || o.Failure.Class != c.class {
+				t.Errorf("held: %q, failure %+v", o.Held, o.Failure)
 			}
 		})
 	}

@@ -49,10 +49,19 @@ type Metrics interface {
 	StepQueued(delay time.Duration)
 }
 
+// Incidents holds back the attempts of a kind that keeps failing.
+type Incidents interface {
+	// Admit says why an attempt must not be made now, or nil.
+	Admit(ctx context.Context, a flow.Attempt) *flow.Failure
+	// Ended is told how an attempt ended that was admitted.
+	Ended(ctx context.Context, a flow.Attempt, o *flow.Outcome)
+}
+
 // Config of a Worker. Zero values take the defaults named here.
 type Config struct {
 	Gateway   Gateway
-	Tools     Tools // the built-in ones
+	Tools     Tools     // the built-in ones
+	Incidents Incidents // nil: every attempt is made
 	Metrics   Metrics
 	Log       *slog.Logger
 	AgentsMax int // agents at work at once: 20,000; the others wait, and their timeout does not run
@@ -64,6 +73,7 @@ type Config struct {
 type Worker struct {
 	gateway Gateway
 	tools   Tools
+	trouble Incidents
 	metrics Metrics
 	log     *slog.Logger
 	now     func() time.Time
@@ -72,9 +82,12 @@ type Worker struct {
 
 // New makes a Worker.
 func New(c Config) *Worker {
-	w := &Worker{gateway: c.Gateway, tools: c.Tools, metrics: c.Metrics, log: c.Log, now: c.Now}
+	w := &Worker{gateway: c.Gateway, tools: c.Tools, trouble: c.Incidents, metrics: c.Metrics, log: c.Log, now: c.Now}
 	if w.tools == nil {
 		w.tools = &tool.Tools{}
+	}
+	if w.trouble == nil {
+		w.trouble = untroubled{}
 	}
 	if w.metrics == nil {
 		w.metrics = uncounted{}
@@ -92,6 +105,11 @@ func New(c Config) *Worker {
 	return w
 }
 
+type untroubled struct{}
+
+func (untroubled) Admit(context.Context, flow.Attempt) *flow.Failure  { return nil }
+func (untroubled) Ended(context.Context, flow.Attempt, *flow.Outcome) {}
+
 type uncounted struct{}
 
 func (uncounted) StepQueued(time.Duration) {}
@@ -105,7 +123,13 @@ func (e errAttemptTime) Error() string { return "the attempt took longer than " 
 // outcome, all before Do returns. When ctx is done the attempt is broken off and its outcome is of class cancelled,
 // with the calls made so far. Do starts no goroutine; a tool that does not wait costs next to nothing.
 func (w *Worker) Do(ctx context.Context, a flow.Attempt, report func(flow.Report)) {
+	if failure := w.trouble.Admit(ctx, a); failure != nil {
+		held := &flow.Outcome{Held: flow.HeldIncident, Failure: failure, Unbegun: true}
+		report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: held})
+		return
+	}
 	outcome := w.attempt(ctx, a, report)
+	w.trouble.Ended(ctx, a, outcome) // before the report: who sees that a run failed finds the incident it made
 	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: outcome})
 }
 

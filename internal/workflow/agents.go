@@ -27,6 +27,9 @@ const (
 // routes are the classes of work that choose a chain when an agent is asked; auto leaves the class to the rules.
 var routes = []string{"strategy", "production", "coding_and_scoring", "social", "research", "classification", "auto"}
 
+// Routes are the task classes that an agent's route may name; auto is worked out from what is asked.
+func Routes() []string { return slices.Clone(routes) }
+
 // answererKeys say who answers for an agent: exactly one of them does.
 var answererKeys = []string{"model", "chain", "route"}
 

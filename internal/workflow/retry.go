@@ -21,7 +21,7 @@ var retryClasses = []string{
 	"any", "transient",
 	"invalid_request", "capability_mismatch", "auth", "not_found", "quota_exhausted", "rate_limited", "overloaded", "server",
 	"network", "timeout", "stream_interrupted", "context_length", "content_policy", "output_truncated", "invalid_output",
-	"unknown", "tool_error", "expression", "internal",
+	"low_confidence", "budget_exceeded", "gateway_throttled", "unavailable", "unknown", "tool_error", "expression", "internal",
 }
 
 // retryNever are known, too, but a retry of them would have no sense or no place.

@@ -116,15 +116,18 @@ func (o *OpenAI) request(c Call) ([]byte, sent, error) {
 	} else {
 		r.MaxTokens = c.MaxTokens //nolint:staticcheck // deprecated at OpenAI, and all that most other servers know
 	}
-	r.ResponseFormat, s.format = responseFormat(ask.Schema, s.format)
+	r.ResponseFormat, s.format = responseFormat(ask, s.format)
 	body, err := json.Marshal(r)
 	return body, s, err
 }
 
-// responseFormat asks for a schema by at most the given means, and says by which.
-func responseFormat(schema json.RawMessage, most format) (*openai.ChatCompletionResponseFormat, format) {
+// responseFormat asks for JSON, or for a schema, by at most the given means, and says by which.
+func responseFormat(ask agent.Ask, most format) (*openai.ChatCompletionResponseFormat, format) {
+	schema := ask.Schema
 	shape := readShape(schema)
 	switch {
+	case len(schema) == 0 && ask.JSON && most >= formatObject:
+		return &openai.ChatCompletionResponseFormat{Type: openai.ChatCompletionResponseFormatTypeJSONObject}, formatObject
 	case !shape.object || most == formatPrompt:
 		return nil, formatPrompt // these servers answer with objects only
 	case most == formatObject:
