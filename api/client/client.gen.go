@@ -184,6 +184,7 @@ const (
 	ModelKindAgent    ModelKind = "agent"
 	ModelKindChain    ModelKind = "chain"
 	ModelKindModel    ModelKind = "model"
+	ModelKindRoute    ModelKind = "route"
 	ModelKindWorkflow ModelKind = "workflow"
 )
 
@@ -195,6 +196,8 @@ func (e ModelKind) Valid() bool {
 	case ModelKindChain:
 		return true
 	case ModelKindModel:
+		return true
+	case ModelKindRoute:
 		return true
 	case ModelKindWorkflow:
 		return true
@@ -1007,6 +1010,21 @@ type Money struct {
 // anew; a call of no run is refused.
 type OnHard string
 
+// OpenAIError defines model for OpenAIError.
+type OpenAIError struct {
+	Error struct {
+		Code    string `json:"code"`
+		Fermata struct {
+			Attempts  []Call `json:"attempts,omitempty,omitzero"`
+			Class     string `json:"class,omitempty,omitzero"`
+			RequestID string `json:"request_id,omitempty,omitzero"`
+		} `json:"fermata,omitempty,omitzero"`
+		Message string `json:"message"`
+		Param   string `json:"param"`
+		Type    string `json:"type"`
+	} `json:"error"`
+}
+
 // PassedRule defines model for PassedRule.
 type PassedRule struct {
 	Reason string `json:"reason"`
@@ -1171,9 +1189,12 @@ type Projection struct {
 
 // Provenance defines model for Provenance.
 type Provenance struct {
-	Agent         string `json:"agent,omitempty,omitzero"`
-	Attempt       int    `json:"attempt"`
-	Cost          Cost   `json:"cost"`
+	Agent   string `json:"agent,omitempty,omitzero"`
+	Attempt int    `json:"attempt"`
+	Cost    Cost   `json:"cost"`
+
+	// Degraded Not the first model of the chain answered, or its answer was not sure enough
+	Degraded      bool   `json:"degraded,omitempty,omitzero"`
 	FallbackDepth int    `json:"fallback_depth"`
 	Model         string `json:"model"`
 	PromptHash    string `json:"prompt_hash,omitempty,omitzero"`
@@ -2341,11 +2362,16 @@ type ClientInterface interface {
 	// ListModels List what can be asked, in OpenAI's shape
 	//
 	// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
-	// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
-	// versions of the first 200 published workflows. `created` is 0 where no date is known.
+	// what else can be named as a model: `chain/<name>`, `auto` and `route/<task class>`, `workflow/<name>` and
+	// `agent/<workflow>/<agent>` of the newest versions of the first 200 published workflows. `created` is 0 where no date is known.
 	//
 	// Corresponds with GET /v1/models (the `ListModels` operationId).
 	ListModels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetModel Show one of what can be asked, in OpenAI's shape
+	//
+	// Corresponds with GET /v1/models/{model} (the `GetModel` operationId).
+	GetModel(ctx context.Context, model string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeletePrices Take one model's own prices back
 	//
@@ -2947,12 +2973,27 @@ func (c *Raw) ResolveIncident(ctx context.Context, id IncidentID, params *Resolv
 // ListModels List what can be asked, in OpenAI's shape
 //
 // The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
-// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
-// versions of the first 200 published workflows. `created` is 0 where no date is known.
+// what else can be named as a model: `chain/<name>`, `auto` and `route/<task class>`, `workflow/<name>` and
+// `agent/<workflow>/<agent>` of the newest versions of the first 200 published workflows. `created` is 0 where no date is known.
 //
 // Corresponds with GET /v1/models (the `ListModels` operationId).
 func (c *Raw) ListModels(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListModelsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetModel Show one of what can be asked, in OpenAI's shape
+//
+// Corresponds with GET /v1/models/{model} (the `GetModel` operationId).
+func (c *Raw) GetModel(ctx context.Context, model string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetModelRequest(c.Server, model)
 	if err != nil {
 		return nil, err
 	}
@@ -4156,6 +4197,40 @@ func NewListModelsRequest(server string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/v1/models")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetModelRequest constructs an http.Request for the GetModel method
+func NewGetModelRequest(server string, model string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "model", model, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/models/%s", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -5849,13 +5924,20 @@ type ClientWithResponsesInterface interface {
 	// ListModelsWithResponse List what can be asked, in OpenAI's shape
 	//
 	// The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
-	// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
-	// versions of the first 200 published workflows. `created` is 0 where no date is known.
+	// what else can be named as a model: `chain/<name>`, `auto` and `route/<task class>`, `workflow/<name>` and
+	// `agent/<workflow>/<agent>` of the newest versions of the first 200 published workflows. `created` is 0 where no date is known.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/models (the `ListModels` operationId).
 	ListModelsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListModelsResponse, error)
+
+	// GetModelWithResponse Show one of what can be asked, in OpenAI's shape
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/models/{model} (the `GetModel` operationId).
+	GetModelWithResponse(ctx context.Context, model string, reqEditors ...RequestEditorFn) (*GetModelResponse, error)
 
 	// DeletePricesWithResponse Take one model's own prices back
 	//
@@ -6903,6 +6985,54 @@ func (r ListModelsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListModelsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetModelResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Model
+	// JSONDefault the response for an HTTP default `application/json` response
+	JSONDefault *OpenAIError
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetModelResponse) GetJSON200() *Model {
+	return r.JSON200
+}
+
+// GetJSONDefault returns the response for an HTTP default `application/json` response
+func (r GetModelResponse) GetJSONDefault() *OpenAIError {
+	return r.JSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetModelResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetModelResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetModelResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetModelResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8762,8 +8892,8 @@ func (c *ClientWithResponses) ResolveIncidentWithResponse(ctx context.Context, i
 // ListModelsWithResponse List what can be asked, in OpenAI's shape
 //
 // The models of the roster with who serves them now, what they cost now (with source and date) and how they are; then
-// what else can be named as a model: `chain/<name>`, `workflow/<name>` and `agent/<workflow>/<agent>` of the newest
-// versions of the first 200 published workflows. `created` is 0 where no date is known.
+// what else can be named as a model: `chain/<name>`, `auto` and `route/<task class>`, `workflow/<name>` and
+// `agent/<workflow>/<agent>` of the newest versions of the first 200 published workflows. `created` is 0 where no date is known.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -8774,6 +8904,19 @@ func (c *ClientWithResponses) ListModelsWithResponse(ctx context.Context, reqEdi
 		return nil, err
 	}
 	return ParseListModelsResponse(rsp)
+}
+
+// GetModelWithResponse Show one of what can be asked, in OpenAI's shape
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/models/{model} (the `GetModel` operationId).
+func (c *ClientWithResponses) GetModelWithResponse(ctx context.Context, model string, reqEditors ...RequestEditorFn) (*GetModelResponse, error) {
+	rsp, err := c.GetModel(ctx, model, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetModelResponse(rsp)
 }
 
 // DeletePricesWithResponse Take one model's own prices back
@@ -9881,6 +10024,39 @@ func ParseListModelsResponse(rsp *http.Response) (*ListModelsResponse, error) {
 			return nil, err
 		}
 		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetModelResponse parses an HTTP response from a GetModelWithResponse call
+func ParseGetModelResponse(rsp *http.Response) (*GetModelResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetModelResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Model
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest OpenAIError
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSONDefault = &dest
 
 	}
 
