@@ -43,6 +43,7 @@ func everything(m *Metrics) {
 	m.WorkersBusy(5)
 	m.ModelsKnown([]string{"gpt-4o"})
 	m.ModelCalls("producer", calls())
+	m.ModelCalls("producer", []usage.Call{{Provider: "openai", Model: "gpt-4o", Class: "server"}, {Provider: "openai", Model: "gpt-4o", Try: 2}})
 	m.ModelPassedOver("gpt-4o", "claude-sonnet-4-6", "unavailable")
 	m.ModelInFlight("openai", 1)
 	m.ModelAsked("production", time.Millisecond, true)

@@ -28,6 +28,7 @@ type modelMetrics struct {
 	took      *cache[[2]string, prometheus.Observer]
 	unpriced  *cache[string, prometheus.Counter]
 	fallbacks *cache[[3]string, prometheus.Counter] // from, to, class
+	retries   *cache[[3]string, prometheus.Counter] // provider, model, class
 	inFlight  *cache[string, prometheus.Gauge]
 
 	// The same under OpenTelemetry's names for generative AI, for dashboards that know those.
@@ -48,6 +49,7 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 	genFirst := f.semantic("gen_ai_client_operation_time_to_first_chunk_seconds", "Time until an answer began (OpenTelemetry gen_ai.client.operation.time_to_first_chunk).", bucketsModel(), "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 	unpriced := f.counters("llm_unpriced_requests_total", "Requests whose price is unknown; they are not in llm_cost_usd_total.", "model")
 	fallbacks := f.counters("llm_fallbacks_total", "Times a chain went on to its next model, and why.", "from_model", "to_model", "reason")
+	retries := f.counters("llm_retries_total", "Requests to the model that had just failed, and why it had.", "provider", "model", "reason")
 	inFlight := f.gauges("llm_requests_in_flight", "Requests that wait for their model provider.", "provider")
 	other := triplet{labelOther, labelOther, labelOther}
 	m := modelMetrics{
@@ -78,6 +80,8 @@ func newModelMetrics(f factory, n *names) modelMetrics {
 			bounded(tripletsMax, [3]string{labelOther, labelOther, labelOther}, n.triplets),
 		genFirst: newCache(func(k [2]string) prometheus.Observer { return genFirst.WithLabelValues("chat", k[0], k[1]) }).
 			bounded(pairsMax, [2]string{labelOther, labelOther}, n.triplets),
+		retries: newCache(func(k [3]string) prometheus.Counter { return retries.WithLabelValues(k[:]...) }).
+			bounded(tripletsMax, [3]string{labelOther, labelOther, labelOther}, n.triplets),
 		inFlight: newCache(func(provider string) prometheus.Gauge { return inFlight.WithLabelValues(provider) }),
 	}
 	m.inFlight.of(n.providers.value(providerSimulated))
@@ -104,6 +108,9 @@ func (m *Metrics) ModelCalls(agent string, calls []usage.Call) {
 		m.models.count(agent, &calls[i])
 		if i > 0 && calls[i].Depth > calls[i-1].Depth {
 			m.models.fellThrough(&calls[i-1], &calls[i])
+		}
+		if i > 0 && calls[i].Depth == calls[i-1].Depth && calls[i-1].Class != "" {
+			m.models.askedAgain(&calls[i], calls[i-1].Class)
 		}
 	}
 }
@@ -162,6 +169,14 @@ func (m *modelMetrics) semantic(provider, model string, c *usage.Call) {
 	if c.FirstMillis > 0 {
 		m.genFirst.of([2]string{provider, model}).Observe(float64(c.FirstMillis) / 1000)
 	}
+}
+
+func (m *modelMetrics) askedAgain(c *usage.Call, why string) {
+	provider := c.Provider
+	if c.Simulated {
+		provider = providerSimulated
+	}
+	m.retries.of([3]string{m.names.providers.value(provider), m.names.models.seen(c.Model), m.names.classes.value(why)}).Inc()
 }
 
 func (m *modelMetrics) fellThrough(from, to *usage.Call) {
