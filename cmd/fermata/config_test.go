@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -171,5 +172,32 @@ func TestEnvKnownIsWhatTheFlagsRead(t *testing.T) {
 	visit(parser.Model.Node)
 	if got := slices.Sorted(maps.Keys(read)); !slices.Equal(got, envKnown) {
 		t.Errorf("flags read %v, the warning knows %v", got, envKnown)
+	}
+}
+
+// The configuration that the README shows is one.
+func TestReadmeConfig(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(readme), "# fermata --config FILE")
+	block, _, closed := strings.Cut(rest, "```")
+	if !ok || !closed {
+		t.Fatal("the README shows no configuration")
+	}
+	for _, name := range regexp.MustCompile(`api_key_env: (\w+)`).FindAllStringSubmatch(block, -1) {
+		t.Setenv(name[1], "x")
+	}
+	path := filepath.Join(t.TempDir(), "fermata.yaml")
+	if err := os.WriteFile(path, []byte("#"+block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readConfig(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := connect(c.Providers); err != nil || len(c.Prices) == 0 || len(c.Routing) == 0 {
+		t.Errorf("%d providers, %d prices, %d rules: %v", len(c.Providers), len(c.Prices), len(c.Routing), err)
 	}
 }
