@@ -2305,8 +2305,8 @@ type ClientInterface interface {
 	// PutBudgetWithBody Create a budget, or change it
 	//
 	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2316,8 +2316,8 @@ type ClientInterface interface {
 	// PutBudget Create a budget, or change it
 	//
 	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2856,8 +2856,8 @@ func (c *Raw) GetBudget(ctx context.Context, name BudgetName, reqEditors ...Requ
 // PutBudgetWithBody Create a budget, or change it
 //
 // Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2877,8 +2877,8 @@ func (c *Raw) PutBudgetWithBody(ctx context.Context, name BudgetName, contentTyp
 // PutBudget Create a budget, or change it
 //
 // Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -5863,8 +5863,8 @@ type ClientWithResponsesInterface interface {
 	// PutBudgetWithBodyWithResponse Create a budget, or change it
 	//
 	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -5874,8 +5874,8 @@ type ClientWithResponsesInterface interface {
 	// PutBudgetWithResponse Create a budget, or change it
 	//
 	// Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-	// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-	// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+	// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+	// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -8795,8 +8795,8 @@ func (c *ClientWithResponses) GetBudgetWithResponse(ctx context.Context, name Bu
 // PutBudgetWithBodyWithResponse Create a budget, or change it
 //
 // Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -8812,8 +8812,8 @@ func (c *ClientWithResponses) PutBudgetWithBodyWithResponse(ctx context.Context,
 // PutBudgetWithResponse Create a budget, or change it
 //
 // Before a call is made, the most that it can cost is reserved in every budget that applies to it; spent + reserved never
-// pass the limit. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
-// What it limits does not change, 409 `budget_scope_fixed`: make another one.
+// pass the limit. Simulated calls count, with what the real ones would have cost. What was spent in the window that is open counts on. A raised limit wakes the runs that wait for money.
+// What it limits does not change, 409 `budget_scope_fixed`, nor how it counts, 409 `budget_window_fixed`: make another one.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -3,9 +3,11 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/usage"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // FormatMax is the highest version of event bodies this binary reads. It writes each event with the lowest version that
@@ -17,11 +19,11 @@ const (
 	formatBudget = 2 // a run may have a budget, and attempts may be held
 )
 
-// version is the lowest that binaries must know to read a body rightly.
-func version(body any) int16 {
+// version is the lowest that binaries must know to read a body of a run of w rightly.
+func version(w *workflow.Workflow, body any) int16 {
 	switch b := body.(type) {
 	case *Submitted:
-		if b.Budget != nil {
+		if b.Budget != nil || saysNew(w) { // an older binary could not compile it, and would set the run aside
 			return formatBudget
 		}
 	case *AttemptFailed:
@@ -32,6 +34,31 @@ func version(body any) int16 {
 		return formatBudget
 	}
 	return formatFirst
+}
+
+// saysNew: the definition says what binaries that read only the first version do not know.
+func saysNew(w *workflow.Workflow) bool {
+	for _, k := range w.Chains {
+		if isNewChain(k) {
+			return true
+		}
+	}
+	for _, a := range w.Agents {
+		if isNewAgent(a) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.Steps, func(s *workflow.Step) bool { return s.Agent != nil && isNewAgent(&s.Agent.Agent) })
+}
+
+func isNewAgent(a *workflow.Agent) bool {
+	return a.Route != "" || a.ContextTokens > 0 || a.Overflow != "" || isNewChain(&a.Chain)
+}
+
+func isNewChain(k *workflow.Chain) bool {
+	return k.Hedge || k.AcceptBest || k.OnPolicy || k.LongerOnce || slices.ContainsFunc(k.Entries, func(e workflow.ChainEntry) bool {
+		return e.Accept != nil || e.FirstToken > 0 || e.Idle > 0
+	})
 }
 
 // The bodies of events, by Kind. Fields are only ever added.

@@ -13,12 +13,20 @@ const (
 const (
 	holdMin    = 45 * time.Second
 	holdSpread = 15 * time.Second
+
+	// What waits long for money asks less often, up to every eight minutes: each time is written down, and read again by
+	// whoever claims the run.
+	holdsOfAPace = 8
+	pacesMax     = 3
 )
 
 // hold lets an attempt wait. It goes on under its number and with its turns, and is not counted as one. One that was
 // refused while the message was on its way that it may go on looks again at once: nobody will tell it again.
 func (r *Run) hold(s *step, o *Outcome) {
 	wait := holdMin + time.Duration(r.draw(s, s.holds)*float64(holdSpread))
+	if o.Held == HeldBudget {
+		wait <<= min(s.holds/holdsOfAPace, pacesMax)
+	}
 	if s.stale {
 		wait = 0
 	}

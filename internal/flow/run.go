@@ -231,7 +231,7 @@ func (r *Run) Err() error { return r.broken }
 
 // emit records a fact: it is given its number, folded, and kept for the caller of Decide.
 func (r *Run) emit(k Kind, s *step, body any) {
-	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: version(body), Body: encode(body)}
+	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: version(r.w, body), Body: encode(body)}
 	if s != nil {
 		e.Step, e.Gen, e.Attempt = s.def.Path, s.gen, s.attempt
 		if k == KindStepStarted && s.isLeaf() && s.held == "" {

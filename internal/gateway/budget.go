@@ -28,7 +28,8 @@ type Budgets interface {
 type Charge struct {
 	Caller   Caller
 	Provider string
-	Model    string
+	Model    string      // as the provider calls it
+	Known    string      // what the roster calls that model; empty: it is not in it
 	Cost     usage.Money // 0: free, or its price is unknown
 	Tokens   int64
 	Unpriced bool // the price is unknown: refused where a hard budget in money applies

@@ -127,6 +127,9 @@ func (q *request) who() string {
 // charge is what the request may cost at most.
 func (q *request) charge() Charge {
 	c := Charge{Caller: q.c.req.Caller, Provider: q.e.route.to.Name(), Model: q.e.route.model, Tokens: q.need.input + int64(q.max)}
+	if k := q.e.route.known; k != nil {
+		c.Known = k.name
+	}
 	switch {
 	case q.e.route.to.Subscription != "": // paid already
 	case q.price == nil:

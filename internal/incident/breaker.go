@@ -177,6 +177,9 @@ func (b *breaker) heard(rows []store.IncidentRow, since uint64) {
 		}
 		b.heardOpen(row, since)
 	}
+	if len(rows) >= store.IncidentsOpenMax { // there may be more: who is not among them is not known to be resolved
+		return
+	}
 	for of, l := range b.lines {
 		if !known[of] && l.isQuiet(since) { // resolved
 			b.close(of)

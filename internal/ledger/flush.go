@@ -103,8 +103,8 @@ func cut[T any](list []T, most int) (rest, first []T) {
 	return list[most:], slices.Clone(list[:most])
 }
 
-// prepare lists the budgets that the reservations are about, each once, by id. The limit of a run's own is the one that
-// came last.
+// prepare lists the budgets that the reservations are about, each once, by id. The limit of a run's own is the highest
+// that came: it is only ever raised, and attempts that began before a raise go by the former one.
 func (b *load) prepare() {
 	needs := map[uuid.UUID]store.Need{}
 	for _, r := range b.waiting {
@@ -112,8 +112,10 @@ func (b *load) prepare() {
 			needs[row.ID] = store.Need{ID: row.ID}
 		}
 		if r.own != nil {
+			n := needs[r.hold.Run]
 			needs[r.hold.Run] = store.Need{
-				ID: r.hold.Run, Run: true, Limit: r.own.Cost, LimitTokens: r.own.Tokens, Spent: r.own.Spent, SpentTokens: r.own.SpentTokens,
+				ID: r.hold.Run, Run: true, Limit: max(n.Limit, r.own.Cost), LimitTokens: max(n.LimitTokens, r.own.Tokens),
+				Spent: max(n.Spent, r.own.Spent), SpentTokens: max(n.SpentTokens, r.own.SpentTokens),
 			}
 		}
 	}

@@ -148,10 +148,10 @@ func (l *Ledger) refresh(ctx context.Context) {
 	}
 }
 
-// Applies reports whether any budget bounds such a call.
+// Applies reports whether such a call has to be reserved: a budget bounds it, or it is not known which budgets there are,
+// or too many calls like it wait to be written.
 func (l *Ledger) Applies(c gateway.Charge) bool {
-	r := l.roster.Load()
-	return r == nil || hasOwn(c.Caller) || len(r.of(c)) > 0
+	return l.Ready() != nil || hasOwn(c.Caller) || len(l.roster.Load().of(c)) > 0 || c.Caller.Run == uuid.Nil && l.behind()
 }
 
 // Reserve sets the amount aside in every budget that applies, or in none.

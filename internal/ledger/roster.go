@@ -51,6 +51,9 @@ func (r *roster) of(c gateway.Charge) []*store.BudgetRow {
 	var found []*store.BudgetRow
 	add := func(scope, of string) { found = append(found, r.by[subject{c.Caller.Tenant, scope, of}]...) }
 	add(store.ScopeModel, c.Model)
+	if c.Known != "" && c.Known != c.Model { // under another name, with a date or a vendor, it is the same model
+		add(store.ScopeModel, c.Known)
+	}
 	add(store.ScopeProvider, c.Provider)
 	if c.Caller.Agent != "" {
 		add(store.ScopeAgent, c.Caller.Agent)
@@ -63,6 +66,7 @@ func (r *roster) of(c gateway.Charge) []*store.BudgetRow {
 		add(store.ScopeLabel, key+"="+value)
 	}
 	slices.SortFunc(found[labels:], func(a, b *store.BudgetRow) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	found = append(found[:labels], slices.Compact(found[labels:])...) // two labels can read alike: a "b=c", "a=b" "c"
 	add(store.ScopeTenant, "")
 	return found
 }

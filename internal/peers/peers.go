@@ -189,22 +189,21 @@ func (p *Peers) hearIncidents(ctx context.Context) error {
 
 // hearBreakers passes on what other nodes wrote since last time, each once, in the order it was written.
 func (p *Peers) hearBreakers(ctx context.Context) error {
-	rows, err := p.cfg.Store.Breakers(ctx, p.since)
-	if err != nil {
-		return fmt.Errorf("hear breakers: %w", err)
-	}
 	var news []gateway.BreakerNews
-	latest := p.since
-	for _, row := range rows {
-		latest = maxTime(latest, row.ChangedAt.Add(-overlap))
-		key := about{row.ID, row.Node, row.ByHand}
-		if row.Node == p.cfg.Node || p.heard[key].Equal(row.ChangedAt) {
-			continue
+	from, latest := p.since, p.since
+	for more := true; more; { // page by page: one of them may hold less than is read again each time
+		rows, err := p.cfg.Store.Breakers(ctx, from)
+		if err != nil {
+			return fmt.Errorf("hear breakers: %w", err)
 		}
-		p.heard[key] = row.ChangedAt
-		news = append(news, gateway.BreakerNews{
-			ID: row.ID, Node: row.Node.String(), Action: row.Action, Reason: row.Reason, Until: row.Until, At: row.At,
-		})
+		more = false
+		for _, row := range rows {
+			more = more || row.ChangedAt.After(from)
+			from, latest = maxTime(from, row.ChangedAt), maxTime(latest, row.ChangedAt.Add(-overlap))
+			if n, isNews := p.hearRow(row); isNews {
+				news = append(news, n)
+			}
+		}
 	}
 	p.since = latest
 	for key, at := range p.heard { // it cannot be read again
@@ -216,6 +215,18 @@ func (p *Peers) hearBreakers(ctx context.Context) error {
 		p.cfg.Gateway.Heard(news)
 	}
 	return nil
+}
+
+// hearRow notes what another node wrote; false: it was heard before, or said here.
+func (p *Peers) hearRow(row store.BreakerRow) (gateway.BreakerNews, bool) {
+	key := about{row.ID, row.Node, row.ByHand}
+	if row.Node == p.cfg.Node || p.heard[key].Equal(row.ChangedAt) {
+		return gateway.BreakerNews{}, false
+	}
+	p.heard[key] = row.ChangedAt
+	return gateway.BreakerNews{
+		ID: row.ID, Node: row.Node.String(), Action: row.Action, Reason: row.Reason, Until: row.Until, At: row.At,
+	}, true
 }
 
 func maxTime(a, b time.Time) time.Time {

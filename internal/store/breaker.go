@@ -34,7 +34,7 @@ func (db *DB) PutBreaker(ctx context.Context, b BreakerRow) error {
 	return err
 }
 
-// Breakers lists what nodes said of breakers since a time, oldest first.
+// Breakers lists what nodes said of breakers since a time, oldest first, up to 1,000.
 func (db *DB) Breakers(ctx context.Context, since time.Time) ([]BreakerRow, error) {
 	return collect(ctx, db.background, "read breakers", scanBreaker, breakersSQL, epochOf(since), rowsMax)
 }

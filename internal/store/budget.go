@@ -178,6 +178,10 @@ func putBudget(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, spec BudgetSpec
 	case former.Scope != spec.Scope || former.Of != spec.Of:
 		err = fault.New(fault.KindConflict, "budget_scope_fixed",
 			"budget %s limits the %s; make another one for the %s", spec.Name, scopeName(former.Scope, former.Of), scopeName(spec.Scope, spec.Of))
+	case former.Window != spec.Window || former.TimeZone != spec.TimeZone:
+		// What was spent stands in windows of the former kind: another one would begin at nothing.
+		err = fault.New(fault.KindConflict, "budget_window_fixed", "budget %s counts by the %s of %s; make another one to count by the %s of %s",
+			spec.Name, former.Window, former.TimeZone, spec.Window, spec.TimeZone)
 	default:
 		err = updateBudget(ctx, tx, former, spec)
 	}

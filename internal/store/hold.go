@@ -56,8 +56,8 @@ func (db *DB) EventsNaming(ctx context.Context, run uuid.UUID, word string) ([]f
 const eventsNamingSQL = `select ` + eventColumns + ` from event e
 	where e.run_id = $1 and (strpos(e.data, $2) > 0 or strpos(e.more, $2) > 0) order by e.seq limit $3`
 
-// SweepHolds deletes lost and void reservations that nobody will come back to, and the budgets of runs that ended a
-// while ago.
+// SweepHolds deletes lost and void reservations that nobody will come back to, the budgets of runs that ended a while ago,
+// and long past windows.
 func (db *DB) SweepHolds(ctx context.Context, limit int) (int, error) {
 	holds, err := exec(ctx, db.background, "sweep reservations",
 		`delete from reservation where (node, id) in (select node, id from reservation
@@ -67,15 +67,30 @@ func (db *DB) SweepHolds(ctx context.Context, limit int) (int, error) {
 		return 0, err
 	}
 	windows, err := exec(ctx, db.background, "sweep budgets of runs", sweepRunBudgetsSQL, runBudgetKept, limit)
-	return holds + windows, err
+	if err != nil {
+		return holds, err
+	}
+	past, err := exec(ctx, db.background, "sweep past windows of budgets", sweepWindowsSQL, windowKept, limit)
+	return holds + windows + past, err
 }
+
+// windowKept is how long a past window of a budget is kept: a year can be compared with the one before.
+const windowKept = 800 * 24 * time.Hour
+
+// A lifetime began with the epoch and is never past. What is left of a deleted budget is past at once.
+const sweepWindowsSQL = `delete from budget_window where reserved_nano = 0 and reserved_tokens = 0 and id = any (array(
+	select w.id from budget_window w left join budget b on b.id = w.budget
+	where not w.run and w.reserved_nano = 0 and w.reserved_tokens = 0
+		and (b.id is null or b.period <> 'lifetime' and w.started < now() - $1::interval) limit $2))`
 
 // runBudgetKept is how long the budget of a run is kept after its end. A run resumed later begins anew with what its
 // log says was spent.
 const runBudgetKept = time.Hour
 
-const sweepRunBudgetsSQL = `delete from budget_window where id = any (array(
-	select w.id from budget_window w left join run r on r.id = w.budget
+// That nothing is set aside is asked twice: only what is asked of the row itself is asked again when a booking held it.
+// Runs are looked up one by one: there are many more of them than budgets, and no plan is to read them all.
+const sweepRunBudgetsSQL = `delete from budget_window where reserved_nano = 0 and reserved_tokens = 0 and id = any (array(
+	select w.id from budget_window w left join lateral (select id, finished_at from run where id = w.budget offset 0) r on true
 	where w.run and w.reserved_nano = 0 and w.reserved_tokens = 0 and (r.id is null or r.finished_at < now() - $1::interval) limit $2))`
 
 // RunReserved is what is set aside for the calls of a tenant's run that are being made by the node that owns it.

@@ -143,10 +143,13 @@ const askIncidentSQL = `with p as (
 	select ` + incidentColumns + `, exists (select from p where p.id = i.id) from incident i
 	where i.tenant_id = $1 and i.workflow = $2 and i.agent = $3 and i.tool = $4 and i.resolved_at is null`
 
+// IncidentsOpenMax bounds what OpenIncidents answers.
+const IncidentsOpenMax = rowsMax
+
 // OpenIncidents lists what is open, of all tenants, oldest first.
 func (db *DB) OpenIncidents(ctx context.Context) ([]IncidentRow, error) {
 	return collect(ctx, db.background, "read incidents", scanIncident,
-		`select `+incidentColumns+` from incident i where i.resolved_at is null order by i.id limit $1`, rowsMax)
+		`select `+incidentColumns+` from incident i where i.resolved_at is null order by i.id limit $1`, IncidentsOpenMax)
 }
 
 // IncidentFilter is a page of a tenant's incidents: what is open first, the newest first in each part.
