@@ -268,6 +268,12 @@ func reasonOf(e *openapi3.SchemaError) string {
 	if e.SchemaField == "format" && e.Schema != nil && e.Schema.Format == "date-time" {
 		return "must be a time like 2026-03-01T09:30:00Z"
 	}
+	if e.SchemaField == "pattern" && e.Schema != nil { // a regular expression is no answer to a person
+		if len(e.Schema.Examples) > 0 {
+			return fmt.Sprintf("must look like %v", e.Schema.Examples[0])
+		}
+		return "is not of the form " + e.Schema.Pattern
+	}
 	return e.Reason
 }
 

@@ -2,9 +2,12 @@ package api
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/gateway"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // ExplainRoute says where a call would go, and calls nobody.
@@ -23,6 +26,11 @@ func questionOf(body *RouteQuestion) (gateway.Question, error) {
 	if body.Route == "" && body.Chain == "" && len(body.Models) == 0 {
 		e := fault.New(fault.KindInvalid, "route_chain_or_models", "give a route, a chain or models")
 		e.Issues = []fault.Issue{{Pointer: "/route", Code: e.Code, Detail: e.Detail}}
+		return gateway.Question{}, e
+	}
+	if body.Route != "" && !slices.Contains(workflow.Routes(), body.Route) {
+		e := fault.New(fault.KindInvalid, "unknown_route", "there is no task class %q; there are %s", clip(body.Route), strings.Join(workflow.Routes(), ", "))
+		e.Issues = []fault.Issue{{Pointer: "/route", Code: e.Code, Detail: e.Detail, Suggest: fault.Nearest(body.Route, workflow.Routes())}}
 		return gateway.Question{}, e
 	}
 	q := gateway.Question{

@@ -72,6 +72,7 @@ func errorType(status int, code string) string {
 const (
 	codeModelNotFound   = "model_not_found"
 	codeBudgetExhausted = "budget_exhausted"
+	codeUnpricedModel   = "unpriced_model"
 )
 
 // wrong is a fault of one parameter; param is its path as OpenAI writes it: messages[2].content.
@@ -141,6 +142,10 @@ func callFailed(err error) error {
 	message := failed.Message
 	if failed.Budget != nil {
 		message = failed.Budget.Error()
+		if failed.Budget.Unpriced { // no quota is used up: most likely the name is misspelt
+			out = classAnswer{http.StatusForbidden, codeUnpricedModel}
+			message = failed.Attempts[len(failed.Attempts)-1].Model + ": " + message
+		}
 	}
 	ref := refuse(out.status, out.code, "%s", message+attemptsText(failed))
 	switch out.status {

@@ -472,6 +472,8 @@ type BreakerPage struct {
 // BreakerRequest defines model for BreakerRequest.
 type BreakerRequest struct {
 	// ID `provider/model`, as in the list
+	//
+	// Examples: openai/gpt-4o
 	ID string `json:"id"`
 
 	// Reason Why; shown with the breaker that is held
@@ -1311,6 +1313,7 @@ type RouteExplanation struct {
 
 // RouteQuestion defines model for RouteQuestion.
 type RouteQuestion struct {
+	// Agent Examples: monthly
 	Agent ScopeName `json:"agent,omitempty,omitzero"`
 
 	// AtMost What is left in a budget; absent: enough
@@ -1560,7 +1563,7 @@ type Savings struct {
 	Saved        Money    `json:"saved"`
 }
 
-// ScopeName defines model for ScopeName.
+// ScopeName Examples: monthly
 type ScopeName = string
 
 // Spend defines model for Spend.

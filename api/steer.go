@@ -118,6 +118,7 @@ func (a *API) raise(ctx context.Context, row store.RunRow, body ResumeRequest) e
 	told := flow.BudgetRaise{}
 	if raise != nil {
 		told = *raise
+		told.Reason = body.Reason
 		run, err := a.folded(ctx, row)
 		if err != nil {
 			return err

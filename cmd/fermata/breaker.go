@@ -67,10 +67,13 @@ func breakerState(b client.Breaker, now time.Time) string {
 func squares(recent []string) string {
 	var b strings.Builder
 	for _, outcome := range recent {
-		if outcome == "ok" {
+		switch outcome {
+		case "ok":
 			b.WriteRune('✓')
-		} else {
+		case "server", "overloaded", "network", "timeout", "stream_interrupted", "unknown":
 			b.WriteRune('✕')
+		default: // says nothing of the provider
+			b.WriteRune('·')
 		}
 	}
 	return b.String()

@@ -133,10 +133,17 @@ type details struct {
 	Reason     string    `json:"reason"`
 	Section    string    `json:"section"`
 	RetryAt    time.Time `json:"retry_at"`
+	Held       string    `json:"held"`
+	CostNano   int64     `json:"cost_nano"`
 	Confidence *float64  `json:"confidence"`
-	ByHand     bool      `json:"by_hand"`
-	Case       int       `json:"case"`
-	Reopened   []struct {
+	Calls      []struct {
+		Model string `json:"model"`
+		Class string `json:"class"`
+		Depth int    `json:"depth"`
+	} `json:"calls"`
+	ByHand   bool `json:"by_hand"`
+	Case     int  `json:"case"`
+	Reopened []struct {
 		Step string `json:"step"`
 	} `json:"reopened"`
 	Set   map[string]json.RawMessage `json:"set"`
@@ -172,6 +179,10 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 		return p.line(e, "run", "cancelling", d.Reason)
 	case flow.KindSectionEntered:
 		return p.line(e, "run", "entered", d.Section)
+	case flow.KindRunBudgetRaised:
+		return p.line(e, "run", "raised", "its budget is $"+usage.Money(d.CostNano).String()+" now", d.Reason)
+	case flow.KindBudgetWarned:
+		return p.line(e, "run", "warned", "most of its budget is spent: $"+usage.Money(d.CostNano).String())
 	case flow.KindRunResumed:
 		return p.resumed(e, d)
 	case flow.KindRunSucceeded:
@@ -227,7 +238,7 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 		} else if d.Confidence != nil {
 			note = fmt.Sprintf("confidence %g", *d.Confidence)
 		}
-		return p.settle(e, s, client.StepStatusSucceeded, note)
+		return p.settle(e, s, client.StepStatusSucceeded, joined(note, d.fellBack()))
 	case flow.KindStepFailed:
 		return p.settle(e, s, client.StepStatusFailed, failure(d.Class, d.Message, ""))
 	case flow.KindStepSkipped:
@@ -235,6 +246,10 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 	case flow.KindStepCancelled:
 		return p.settle(e, s, client.StepStatusCancelled, d.Reason)
 	case flow.KindAttemptFailed:
+		if d.Held != "" {
+			s.status, s.note = string(client.StepStatusRetrying), failure("", d.Message, "")
+			return p.line(e, s.path, "waiting", d.Message, "looks again in "+took(max(0, d.RetryAt.Sub(e.At)))+"; "+p.wayOn(d.Held))
+		}
 		s.status, s.note = string(client.StepStatusRetrying), failure(d.Class, d.Message, "")
 		return p.line(e, s.path, "retrying", s.note, "again in "+took(max(0, d.RetryAt.Sub(e.At))))
 	case flow.KindCaseChosen:
@@ -247,6 +262,27 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 	default: // a late outcome changes nothing but the cost
 		return ""
 	}
+}
+
+// fellBack says who answered in the place of whom, and why; empty: the first of the chain did.
+func (d *details) fellBack() string {
+	n := len(d.Calls)
+	if n == 0 || d.Calls[n-1].Depth == 0 || d.Calls[n-1].Class != "" {
+		return ""
+	}
+	first := d.Calls[0]
+	if first.Class == "" || first.Depth == d.Calls[n-1].Depth {
+		return fmt.Sprintf("%s, number %d of its chain", d.Calls[n-1].Model, d.Calls[n-1].Depth+1)
+	}
+	return fmt.Sprintf("%s instead of %s (%s)", d.Calls[n-1].Model, first.Model, first.Class)
+}
+
+// wayOn says how a run that waits can be helped on.
+func (p *progress) wayOn(held string) string {
+	if held == flow.HeldIncident {
+		return "to let it go on now: " + program() + " incident ls, then resolve"
+	}
+	return "to let it go on now: " + program() + " resume " + p.id + " --budget USD, or raise the budget that is named"
 }
 
 func (p *progress) settle(e *client.Event, s *stepProgress, status client.StepStatus, note string) string {

@@ -133,6 +133,9 @@ func describe(p *client.Problem) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s [%s]", oneLine(p.Detail), p.Code)
 	for _, i := range p.Errors {
+		if len(p.Errors) == 1 && strings.Contains(p.Detail, i.Detail) {
+			break // it is the problem
+		}
 		b.WriteString("\n  " + oneLine(i.String()))
 	}
 	if len(p.Actions) > 0 {

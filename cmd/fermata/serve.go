@@ -111,7 +111,7 @@ func (c *devCommand) Run(ctx context.Context, s *screen) error {
 // warnSimulated says once what must not be overlooked.
 func (m *Main) warnSimulated() {
 	if m.Simulated() {
-		m.cfg.Log.Warn("no model provider is configured: models are simulated (OPENAI_API_KEY, or --config)")
+		m.cfg.Log.Warn("no real model provider is configured: models are simulated (ANTHROPIC_API_KEY, OPENAI_API_KEY …, or --config)")
 	}
 }
 

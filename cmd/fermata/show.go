@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -143,7 +144,7 @@ func showRun(s *screen, remote *remote, run *client.Run) error {
 		s.print("  %s", run.WaitingFor.Sentence)
 	}
 	s.print("")
-	if err := showSteps(s, run.Steps); err != nil {
+	if err := showSteps(s, run.Steps, run.Provenance); err != nil {
 		return err
 	}
 	for _, u := range run.Unresolved {
@@ -180,7 +181,13 @@ func sentence(run *client.Run) []string {
 	return parts
 }
 
-func showSteps(s *screen, steps []client.Step) error {
+func showSteps(s *screen, steps []client.Step, made []client.Provenance) error {
+	degraded := map[string]string{}
+	for _, p := range made {
+		if p.Degraded {
+			degraded[p.Step] = fmt.Sprintf("%s, number %d of its chain", p.Model, p.FallbackDepth+1)
+		}
+	}
 	rows := make([][]string, len(steps))
 	for i, step := range steps {
 		spent := spending{
@@ -191,9 +198,14 @@ func showSteps(s *screen, steps []client.Step) error {
 		if spent.calls > 0 {
 			tokens, cost = grouped(spent.tokens), money(spent.cost, spent.unpriced, spent.calls)
 		}
-		rows[i] = []string{step.Path, step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, oneLine(stepNote(step))}
+		rows[i] = []string{step.Path, step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, oneLine(joined(stepNote(step), degraded[step.Path]))}
 	}
 	return s.table([]string{"STEP", "KIND", "STATUS", "TRIES", "TOOK", "TOKENS", "COST", "NOTE"}, rows)
+}
+
+// joined puts what there is to say in a row.
+func joined(parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), " · ")
 }
 
 func tries(step client.Step) string {

@@ -270,20 +270,28 @@ func showSums(s *screen, what string, list []client.CostSum, name func(client.Co
 	return s.table([]string{what, "CALLS", "TOKENS", "COST", "BASELINE", "SAVED"}, rows)
 }
 
+// priced shows tokens with the rate they were charged at.
+func priced(tokens int64, rate string) string {
+	if tokens == 0 || rate == "" {
+		return grouped(tokens)
+	}
+	return grouped(tokens) + " × " + rate
+}
+
 func showLines(s *screen, bill *client.RunCost) error {
 	rows := make([][]string, len(bill.Lines))
 	for i, l := range bill.Lines {
-		rates := ""
-		if l.Rates.Input != "" {
-			rates = l.Rates.Input + "/" + l.Rates.Output
-		}
+		r, t := l.Rates, l.Tokens
 		rows[i] = []string{
-			fmt.Sprintf("%s.%d", cut(l.Step, 24), l.Attempt), cut(l.Model, 24), l.Outcome, grouped(l.Tokens.Input + l.Tokens.CacheRead + l.Tokens.CacheWrite),
-			grouped(l.Tokens.Output + l.Tokens.Reasoning), "$" + l.Cost.USD, rates, l.Price,
+			fmt.Sprintf("%s.%d", cut(l.Step, 24), l.Attempt), cut(l.Model, 24), l.Outcome, priced(t.Input, r.Input), priced(t.CacheRead, r.CacheRead),
+			priced(t.CacheWrite, r.CacheWrite), priced(t.Output+t.Reasoning, r.Output), "$" + l.Cost.USD,
 		}
 	}
-	if err := s.table([]string{"STEP", "MODEL", "OUTCOME", "IN", "OUT", "COST", "$/MTOK", "PRICE"}, rows); err != nil {
+	if err := s.table([]string{"STEP", "MODEL", "OUTCOME", "IN", "CACHE READ", "CACHE WRITE", "OUT", "COST"}, rows); err != nil {
 		return err
+	}
+	if len(rows) > 0 {
+		s.print("  tokens × dollars per million; -o json says from which price list")
 	}
 	if bill.LinesLeftOut > 0 {
 		s.say("%d more calls are left out", bill.LinesLeftOut)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/flow"
 )
 
 type resumeCommand struct {
@@ -33,6 +34,9 @@ func (r *resumeCommand) Run(ctx context.Context, s *screen) error {
 		before, err := remote.Run(ctx, r.ID)
 		if err != nil {
 			return err
+		}
+		if w := before.WaitingFor; w.Kind == flow.HeldBudget && r.Budget == "" && !r.Detach {
+			return usageError("%s\nhelp: %s resume %s --budget USD, with what it may spend in all; or raise the budget that is named", w.Sentence, program(), r.ID)
 		}
 		accepted, err := remote.Resume(ctx, r.ID, client.ResumeRequest{Set: set, Budget: client.RunBudgetRequest{USD: r.Budget}, Reason: r.Reason})
 		if err != nil {

@@ -246,6 +246,8 @@ func (m moneyService) directCalls(t *testing.T) {
 	if b := m.budget(t, "everything"); b.Reserved.USD != "0.37" || b.Spent.Nano != 0 || b.Left.Nano != 0 {
 		t.Errorf("with %d calls at work: %+v", fitting, b)
 	}
+	// Those who were let through are on their way.
+	await(t, "they have reached the provider", func() bool { return server.Count("priced") >= fitting })
 	if n := server.Count("priced"); n != fitting {
 		t.Errorf("the provider was asked %d times, not %d", n, fitting)
 	}
@@ -352,6 +354,7 @@ func (m moneyService) stepsOfARun(t *testing.T) {
 	id := m.submit(t, definition, nil)
 	// What is set aside may come back: nobody fails as long as it is not spent.
 	await(t, "those whom the budget has no money for wait", func() bool { return m.kinds(t, id)["attempt_failed"] >= callers-fitting })
+	await(t, "the others have reached the provider", func() bool { return server.Count("flat") >= fitting })
 	if n := server.Count("flat"); n != fitting {
 		t.Errorf("the provider was asked %d times, not %d", n, fitting)
 	}
@@ -479,7 +482,7 @@ func (m moneyService) noPrice(t *testing.T) {
 	})
 	server := m.servers["priceless"]
 	a := m.chat(t.Context(), "priceless/newcomer")
-	if code, message := a.refusal(); a.status != http.StatusForbidden || code != "budget_exhausted" || !strings.Contains(message, "PUT /v1/prices") {
+	if code, message := a.refusal(); a.status != http.StatusForbidden || code != "unpriced_model" || !strings.Contains(message, "PUT /v1/prices") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if n := server.Count("newcomer"); n != 0 {

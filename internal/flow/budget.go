@@ -29,6 +29,7 @@ type (
 	BudgetRaise struct {
 		Cost   usage.Money `json:"cost_nano,omitempty"`
 		Tokens int64       `json:"tokens,omitempty"`
+		Reason string      `json:"reason,omitempty"`
 		Actor  string      `json:"actor,omitempty"`
 	}
 )

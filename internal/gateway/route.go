@@ -134,6 +134,9 @@ func (c *catalog) route(model string) (route, error) {
 	}
 	k := c.roster.find(model)
 	if c.fallback != nil {
+		if k != nil && strings.EqualFold(c.bare(model), k.name) {
+			return route{c.fallback, k.name, k}, nil
+		}
 		return route{c.fallback, c.bare(model), k}, nil
 	}
 	return route{model: model, known: k}, errors.New(unserved(model, k, len(open)))
@@ -152,6 +155,9 @@ func (c *catalog) by(p *Provider, model string) (r route, vendors bool) {
 		foreign = prefixed && prefix != k.vendor && prefix != k.family
 	}
 	r = route{p, model, k}
+	if k != nil && strings.EqualFold(model, k.name) { // one model, one breaker, one row of spend
+		r.model = k.name
+	}
 	switch {
 	case k != nil && p.Vendor == k.vendor && !foreign:
 		if prefixed {

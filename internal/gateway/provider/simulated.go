@@ -268,6 +268,9 @@ func failing(class Class, c Call) *Error {
 	return e
 }
 
+// charsOfToken is about what a token of prose has.
+const charsOfToken = 4
+
 // reply counts an answer, unless its tokens are given, and cuts off one that is too long.
 func (s *Simulated) reply(c Call, r Reply, given *usage.Tokens) (Reply, error) {
 	r.FinishReason, r.Model = "stop", c.Model
@@ -284,7 +287,10 @@ func (s *Simulated) reply(c Call, r Reply, given *usage.Tokens) (Reply, error) {
 	r.Tokens.Output = CountTokens(said, c.Model)
 	if c.MaxTokens > 0 && r.Tokens.Output > int64(c.MaxTokens) {
 		r.Tokens.Output = int64(c.MaxTokens)
-		return Reply{}, &Error{Class: ClassOutputTruncated, Message: "simulated: the answer reached its limit of tokens", Tokens: r.Tokens}
+		if c.Stream != nil && r.Text != "" { // as much as fits, as a real model would have said
+			c.Stream(Delta{Text: string([]rune(r.Text)[:min(len([]rune(r.Text)), charsOfToken*c.MaxTokens)])})
+		}
+		return Reply{}, &Error{Class: ClassOutputTruncated, Begun: true, Message: "simulated: the answer reached its limit of tokens", Tokens: r.Tokens}
 	}
 	return r, nil
 }
