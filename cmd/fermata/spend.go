@@ -284,14 +284,14 @@ func showLines(s *screen, bill *client.RunCost) error {
 		r, t := l.Rates, l.Tokens
 		rows[i] = []string{
 			fmt.Sprintf("%s.%d", cut(l.Step, 24), l.Attempt), cut(l.Model, 24), l.Outcome, priced(t.Input, r.Input), priced(t.CacheRead, r.CacheRead),
-			priced(t.CacheWrite, r.CacheWrite), priced(t.Output+t.Reasoning, r.Output), "$" + l.Cost.USD,
+			priced(t.CacheWrite, r.CacheWrite), priced(t.Output+t.Reasoning, r.Output), "$" + l.Cost.USD, l.Price,
 		}
 	}
-	if err := s.table([]string{"STEP", "MODEL", "OUTCOME", "IN", "CACHE READ", "CACHE WRITE", "OUT", "COST"}, rows); err != nil {
+	if err := s.table([]string{"STEP", "MODEL", "OUTCOME", "IN", "CACHE READ", "CACHE WRITE", "OUT", "COST", "PRICE"}, rows); err != nil {
 		return err
 	}
 	if len(rows) > 0 {
-		s.print("  tokens × dollars per million; -o json says from which price list")
+		s.print("  tokens × dollars per million")
 	}
 	if bill.LinesLeftOut > 0 {
 		s.say("%d more calls are left out", bill.LinesLeftOut)
