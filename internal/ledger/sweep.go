@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/usage"
@@ -70,8 +71,11 @@ func (l *Ledger) recoverOf(ctx context.Context, booker *store.Booker, held []sto
 	for _, h := range held {
 		end := store.HoldEnd{ID: h.ID, Lost: true}
 		call, found, err := l.recorded(ctx, h)
-		if err != nil {
+		if err != nil && (ctx.Err() != nil || fault.Is(err, fault.KindUnavailable)) {
 			return err
+		}
+		if err != nil { // waiting does not mend it, and the others must not wait for it
+			l.log.Error("the log of a run cannot be read: what was set aside is taken as spent", "run", h.Run, "hold", h.ID, "error", err)
 		}
 		if found {
 			end = store.HoldEnd{ID: h.ID, Spent: call.Cost, Tokens: call.Tokens.Total()}
