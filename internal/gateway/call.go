@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sort"
 	"time"
 
 	"github.com/google/uuid"
@@ -13,7 +12,6 @@ import (
 	"github.com/fermata-run/fermata/internal/agent"
 	"github.com/fermata-run/fermata/internal/gateway/provider"
 	"github.com/fermata-run/fermata/internal/usage"
-	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // request is one request to a provider, from its admission to its settlement.
@@ -122,69 +120,6 @@ func (q *request) who() string {
 		return run.String()
 	}
 	return q.c.req.Seed
-}
-
-// charge is what the request may cost at most.
-func (q *request) charge() Charge {
-	c := Charge{Caller: q.c.req.Caller, Provider: q.e.route.to.Name(), Model: q.e.route.model, Tokens: q.need.input + int64(q.max)}
-	if k := q.e.route.known; k != nil {
-		c.Known = k.name
-	}
-	switch {
-	case q.e.route.to.Subscription != "": // paid already
-	case q.price == nil:
-		c.Unpriced = true
-	default:
-		c.Cost = q.e.route.atMost(q.price, q.need.input, int64(q.max))
-	}
-	return c
-}
-
-// clampsMax bounds how often a shorter answer is tried to be paid for.
-const clampsMax = 4
-
-// reserve sets the money aside. A budget that would rather have a shorter answer than none gets one.
-func (q *request) reserve(ctx context.Context) *failure {
-	for clamps := 0; ; clamps++ {
-		hold, err := q.c.g.budgets.Reserve(ctx, q.charge())
-		if err == nil {
-			q.hold = hold
-			return nil
-		}
-		var refused *BudgetError
-		switch {
-		case !errors.As(err, &refused):
-			return &failure{unknown: true, err: &provider.Error{Class: provider.ClassUnavailable, Message: "whether the budget has money left is not known: " + err.Error()}}
-		case refused.OnHard == OnHardClamp && clamps < clampsMax && q.clamp(refused, clamps):
-		default:
-			message := refused.Error()
-			if refused.OnHard == OnHardClamp {
-				message += fmt.Sprintf("; an answer of less than %d tokens is not asked for", ClampMin)
-			}
-			return &failure{budget: refused, err: &provider.Error{Class: provider.ClassBudgetExceeded, Message: message}}
-		}
-	}
-}
-
-// clamp shortens the answer to what is left for it. False: it would be too short to be of use.
-func (q *request) clamp(refused *BudgetError, before int) bool {
-	longest := int64(q.max) - 1
-	if before > 0 { // others spend at the same time: what was left a moment ago is not any more
-		longest = longest * 3 / 4
-	}
-	fits := func(tokens int64) bool {
-		if refused.InTokens {
-			return q.need.input+tokens <= refused.LimitTokens-refused.SpentTokens-refused.ReservedTokens
-		}
-		return q.price != nil && q.e.route.atMost(q.price, q.need.input, tokens) <= refused.Left()
-	}
-	// The longest that fits: a longer answer never costs less.
-	n := int64(sort.Search(int(max(longest-ClampMin+1, 0)), func(i int) bool { return !fits(ClampMin + int64(i)) })) + ClampMin - 1
-	if n < ClampMin {
-		return false
-	}
-	q.max, q.need.output = int(n), n
-	return true
 }
 
 // send asks the provider and judges its answer. A defect of an adapter, or of whoever judges or listens, ends this
@@ -396,97 +331,6 @@ func (c *completion) baselineModels() []string {
 		models[i] = e.Model
 	}
 	return models
-}
-
-// maxTokens bounds the answer: as the agent says, else the default; twice that where the answer before was cut; never more
-// than the model can.
-func (c *completion) maxTokens(k *known, longer bool) int {
-	n := c.req.Ask.MaxTokens
-	if n <= 0 {
-		n = TokensDefault
-		if k != nil && k.reasoning {
-			n = TokensReasoningDefault
-		}
-	}
-	if longer {
-		n *= 2
-	}
-	if k != nil && k.outputTokens > 0 {
-		n = min(n, k.outputTokens)
-	}
-	return n
-}
-
-// canLonger reports whether a model can make a longer answer than it was asked for.
-func (c *completion) canLonger(e *entry) bool {
-	return c.maxTokens(e.route.known, true) > c.maxTokens(e.route.known, false)
-}
-
-// window is how many tokens a prompt may have at an entry; 0: nobody knows a limit.
-func (c *completion) window(e *entry) int64 {
-	limit := c.req.ContextTokens
-	if k := e.route.known; k != nil && k.contextTokens > 0 {
-		room := max(k.contextTokens-int64(c.maxTokens(k, false)), k.contextTokens/8)
-		if limit == 0 || room < limit {
-			limit = room
-		}
-	}
-	return limit
-}
-
-// over is by how many tokens the prompt is longer than an entry has room for. Tokens are counted only where the number of
-// bytes does not already tell.
-func (c *completion) over(e *entry) int64 {
-	limit := c.window(e)
-	if limit == 0 || provider.AtMost(c.req.Ask) <= limit {
-		return 0
-	}
-	return max(c.promptTokens(e.route.model)-limit, 0)
-}
-
-// promptTokens estimates the prompt, once for each model.
-func (c *completion) promptTokens(model string) int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	n, ok := c.counted[model]
-	if !ok {
-		n = provider.CountAsk(c.req.Ask, model)
-		if c.counted == nil {
-			c.counted = map[string]int64{}
-		}
-		c.counted[model] = n
-	}
-	return n
-}
-
-// fit makes the prompt fit the window by the agent's rule, or refuses it: never silently.
-func (q *request) fit() *provider.Error {
-	over := q.c.over(q.e)
-	if over == 0 {
-		return nil
-	}
-	if q.c.req.Overflow == workflow.OverflowTrim {
-		count := func(s string) int64 { return provider.CountTokens(s, q.e.route.model) }
-		if ask, trimmed, ok := agent.Trim(q.ask, over, count); ok {
-			q.ask, q.line.Trimmed = ask, trimmed
-			return nil
-		}
-	}
-	return &provider.Error{Class: provider.ClassContextLength, Message: fmt.Sprintf(
-		"the prompt is about %d tokens longer than the %d that %s has room for; pass on less, choose a model with a larger window, or set context.overflow to trim",
-		over, q.c.window(q.e), q.e.route.model)}
-}
-
-// countInput counts the tokens of the prompt: the provider does where it can and is configured to, else they are estimated,
-// with headroom, because providers count a little differently.
-func (q *request) countInput(ctx context.Context) int64 {
-	if by, ok := q.e.route.to.Provider.(provider.Counter); ok {
-		if n, err := by.CountTokens(ctx, provider.Call{Model: q.e.route.model, Ask: q.ask}); err == nil {
-			return n
-		}
-	}
-	n := q.c.promptTokens(q.e.route.model) - q.line.Trimmed
-	return n + n/10
 }
 
 // asFailure takes what an adapter returned. One that breaks its word is unknown.

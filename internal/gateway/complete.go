@@ -2,10 +2,7 @@ package gateway
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +34,7 @@ func (g *Gateway) Complete(ctx context.Context, req Request) (Answer, error) {
 type completion struct {
 	g          *Gateway
 	req        Request
-	entries    []entry
+	entries    []*entry
 	rule       string // that chose the chain
 	noBaseline bool   // the baseline model would not have been asked
 
@@ -130,103 +127,12 @@ func (c *completion) walk(ctx context.Context) (Answer, verdict) {
 	return c.lastResort(ctx)
 }
 
-// plan works out who serves the entries, and passes over those who cannot do what is asked.
-func (c *completion) plan(ctx context.Context) error {
-	if len(c.req.Chain.Entries) == 0 && c.req.Route != "" {
-		chain, rule, err := c.chosen(ctx)
-		if err != nil {
-			return &FailedError{Class: string(provider.ClassNotFound), Message: err.Error(), Calls: c.calls}
-		}
-		c.req.Chain, c.rule = chain, rule
-	}
-	if len(c.req.Chain.Entries) == 0 {
-		return &FailedError{Class: string(provider.ClassInvalidRequest), Message: errNoEntries.Error()}
-	}
-	for depth, e := range c.req.Chain.Entries {
-		if depth < c.req.From {
-			continue
-		}
-		for _, r := range c.g.serving(e.Model, c.req.Caller.Mode) {
-			c.entries = append(c.entries, entry{ChainEntry: e, route: r, depth: depth})
-		}
-		if _, err := c.g.route(e.Model); err != nil {
-			c.passOver(&entry{ChainEntry: e, depth: depth}, provider.ClassNotFound, err.Error())
-		}
-	}
-	c.keepAble()
-	markLast(c.entries)
-	return nil
-}
-
-func markLast(entries []entry) {
-	for i := range entries {
-		entries[i].last = i == len(entries)-1
-	}
-}
-
-// keepAble drops the entries whose models are known not to do what is asked, and those with too small a window while a
-// later one has room.
-func (c *completion) keepAble() {
-	c.entries = slices.DeleteFunc(c.entries, func(e entry) bool {
-		why := c.unable(e.route.known)
-		if why != "" {
-			c.passOver(&e, provider.ClassCapabilityMismatch, why)
-		}
-		return why != ""
-	})
-	room := 0 // the last entry with room for the prompt
-	for i := range c.entries {
-		if c.over(&c.entries[i]) <= 0 {
-			room = i
-		}
-	}
-	for i := 0; i < room; i++ {
-		if over := c.over(&c.entries[i]); over > 0 {
-			c.passOver(&c.entries[i], provider.ClassContextLength, fmt.Sprintf("the prompt is about %d tokens longer than its window has room for", over))
-			c.entries = slices.Delete(c.entries, i, i+1)
-			i, room = i-1, room-1
-		}
-	}
-}
-
-func (c *completion) unable(k *known) string {
-	if k == nil {
-		return ""
-	}
-	if len(c.req.Ask.Tools) > 0 && !k.tools {
-		return "it takes no tools"
-	}
-	for _, m := range c.req.Ask.Messages {
-		if len(m.Images) > 0 && !k.vision {
-			return "it sees no pictures"
-		}
-	}
-	return ""
-}
-
-// dropTooSmall passes over the entries from i on whose window is no larger than one that a provider found too small.
-func (c *completion) dropTooSmall(i int) {
-	if c.tooLong == 0 {
-		return
-	}
-	rest := slices.DeleteFunc(c.entries[i:], func(e entry) bool {
-		k := e.route.known
-		small := k != nil && k.contextTokens > 0 && k.contextTokens <= c.tooLong
-		if small {
-			c.passOver(&e, provider.ClassContextLength, fmt.Sprintf("its window of %d tokens is no larger than one that the prompt did not fit", k.contextTokens))
-		}
-		return small
-	})
-	c.entries = c.entries[:i+len(rest)]
-	markLast(c.entries)
-}
-
 // ask asks entry i, and where the chain says so the one after it beside it. used is how many entries that took.
 func (c *completion) ask(ctx context.Context, i int) (answer Answer, v verdict, used int) {
 	if c.req.Chain.Hedge && i+1 < len(c.entries) && c.req.Stream == nil {
 		return c.hedged(ctx, i)
 	}
-	answer, v = c.tryEntry(ctx, &c.entries[i], tries{})
+	answer, v = c.tryEntry(ctx, c.entries[i], tries{})
 	return answer, v, 1
 }
 
@@ -417,8 +323,8 @@ func (c *completion) cheaper(ctx context.Context, from int) (Answer, verdict) {
 	c.rule = "budget:" + refused.budget.Budget
 	affordable := c.g.affordable(c.entries[min(from, len(c.entries)):], c.req, refused.budget.Left())
 	markLast(affordable)
-	for i := range affordable {
-		if answer, v := c.tryEntry(ctx, &affordable[i], tries{}); v != verdictNext && v != verdictCheaper {
+	for _, e := range affordable {
+		if answer, v := c.tryEntry(ctx, e, tries{}); v != verdictNext && v != verdictCheaper {
 			return answer, v
 		}
 	}
@@ -438,105 +344,4 @@ func (c *completion) takeBest() Answer {
 		c.tellWhole(c.best.entry, a.Reply)
 	}
 	return a
-}
-
-func (c *completion) passOver(e *entry, class provider.Class, why string) {
-	c.note(failure{entry: e, err: &provider.Error{Class: class, Message: why}})
-}
-
-func (c *completion) note(f failure) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.failures = append(c.failures, f)
-	if k := f.entry.route.known; f.asked && f.err.Class == provider.ClassContextLength && k != nil {
-		c.tooLong = max(c.tooLong, k.contextTokens)
-	}
-	c.g.log.Debug("model did not answer", "model", f.entry.Model, "asked", f.asked, "class", f.err.Class, "message", f.err.Message)
-}
-
-// failed tells of all that failed by the failure that means most.
-func (c *completion) failed(ctx context.Context) *FailedError {
-	e := &FailedError{Calls: c.calls, Rule: c.rule}
-	if c.best != nil {
-		e.Best = &c.best.answer
-	}
-	if f := c.primary(); f != nil {
-		e.Class, e.Message, e.RetryAfter = string(f.err.Class), c.describe(f), f.err.RetryAfter
-		e.Budget = f.budget
-		if soonest := c.soonest(); soonest > 0 {
-			e.RetryAfter = soonest
-		}
-	}
-	for i := range c.failures {
-		f := &c.failures[i]
-		e.Attempts = append(e.Attempts, Attempted{Model: f.entry.Model, Depth: f.entry.depth, Class: string(f.err.Class), Message: f.err.Message, Asked: f.asked})
-	}
-	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		e.Class = string(provider.ClassTimeout)
-	case ctx.Err() != nil:
-		e.Class = string(provider.ClassCancelled)
-	}
-	if e.Message == "" {
-		e.Message = "no request was made"
-	}
-	return e
-}
-
-// soonest is when any entry may be asked again, if none was; 0: not known.
-func (c *completion) soonest() (wait time.Duration) {
-	for i := range c.failures {
-		f := &c.failures[i]
-		if f.asked {
-			return 0
-		}
-		if f.until.IsZero() {
-			continue
-		}
-		if d := max(time.Until(f.until), time.Second); wait == 0 || d < wait {
-			wait = d
-		}
-	}
-	return wait
-}
-
-// primary is the failure to tell: the last one, unless it says something about the configuration only and another says
-// more. A request that was made says more than one that was not, and a budget that refused says most.
-func (c *completion) primary() *failure {
-	weight := func(f *failure) int {
-		minor := ruleOf(f.err.Class).minor
-		switch {
-		case f.handled:
-			return 0
-		case f.budget != nil:
-			return 4
-		case f.asked && !minor:
-			return 3
-		case f.asked || !minor:
-			return 2
-		}
-		return 1
-	}
-	var found *failure
-	for i := range c.failures {
-		if f := &c.failures[i]; found == nil || weight(f) >= weight(found) {
-			found = f
-		}
-	}
-	return found
-}
-
-func (c *completion) describe(f *failure) string {
-	name := f.entry.Model
-	if to := f.entry.route.to; to != nil && to.Name() != name {
-		name = fmt.Sprintf("%s at %s", f.entry.route.model, to.Name())
-	}
-	s := f.err.Message
-	if f.entry.route.to != nil { // else the message says whom nobody serves
-		s = name + ": " + s
-	}
-	if n := len(c.failures); n > 1 {
-		s += fmt.Sprintf(" (the one that counts of %d failures)", n)
-	}
-	return s
 }

@@ -71,14 +71,14 @@ func TestExplain(t *testing.T) {
 func TestAffordable(t *testing.T) {
 	sim := Provider{Provider: &scripted{name: "simulated"}, Simulated: true, Fallback: true}
 	g := open(t, Config{Providers: []Provider{{Provider: &scripted{name: "proxy"}}, sim}})
-	entries := func(models ...string) []entry {
-		var list []entry
+	entries := func(models ...string) []*entry {
+		var list []*entry
 		for i, m := range models {
 			r, err := g.route(m)
 			if err != nil {
 				t.Fatal(err)
 			}
-			list = append(list, entry{ChainEntry: workflow.ChainEntry{Model: m}, route: r, depth: i + 1})
+			list = append(list, &entry{ChainEntry: workflow.ChainEntry{Model: m}, route: r, depth: i + 1})
 		}
 		return list
 	}

@@ -41,11 +41,11 @@ func (c *completion) hedged(ctx context.Context, i int) (Answer, verdict, int) {
 	defer cut(nil)
 	results := make(chan ended, 2)
 	ask := func(j int, t tries) {
-		answer, v := c.tryEntry(ctx, &c.entries[j], t)
+		answer, v := c.tryEntry(ctx, c.entries[j], t)
 		results <- ended{j == i, answer, v}
 	}
 	go ask(i, tries{})
-	slow := time.NewTimer(c.hedgeAfter(&c.entries[i]))
+	slow := time.NewTimer(c.hedgeAfter(c.entries[i]))
 	defer slow.Stop()
 	select {
 	case r := <-results:

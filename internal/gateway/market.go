@@ -281,25 +281,25 @@ func (m *market) refusals() string {
 
 // affordable are the models that a budget with so much left still pays for, the cheapest first: those of the entries
 // that are left before the rest of the roster.
-func (c *catalog) affordable(left []entry, req Request, amount usage.Money) []entry {
+func (c *catalog) affordable(left []*entry, req Request, amount usage.Money) []*entry {
 	q := questionOf("", req.Caller, req.Ask)
 	q.InputTokens += q.InputTokens / 10
 	m := c.market(&q)
-	var list []entry
+	var list []*entry
 	for _, e := range left {
 		a := m.of(e.Model)
 		if p := c.price(e.route, m.when); a.Accepted && (e.route.to.Subscription != "" || p != nil && e.route.atMost(p, q.InputTokens, m.answer(e.route.known)) <= amount) {
 			list = append(list, e)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(m.of(a.Model).High, m.of(b.Model).High) })
+	slices.SortStableFunc(list, func(a, b *entry) int { return cmp.Compare(m.of(a.Model).High, m.of(b.Model).High) })
 	depth := len(req.Chain.Entries)
 	for _, e := range entriesOf(m.paidFor(amount), &Rule{}) {
-		if slices.ContainsFunc(list, func(have entry) bool { return have.Model == e.Model }) {
+		if slices.ContainsFunc(list, func(have *entry) bool { return have.Model == e.Model }) {
 			continue
 		}
 		if routes := c.serving(e.Model, req.Caller.Mode); len(routes) > 0 {
-			list = append(list, entry{ChainEntry: e, route: routes[0], depth: depth})
+			list = append(list, &entry{ChainEntry: e, route: routes[0], depth: depth})
 			depth++
 		}
 	}
