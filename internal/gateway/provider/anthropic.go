@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -79,30 +78,8 @@ func NewAnthropic(c AnthropicConfig) (*Anthropic, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.client = &http.Client{
-		Transport: a.transport,
-		// A redirect would carry prompt and key to a host that nobody configured.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	a.client = newClient(a.transport)
 	return a, nil
-}
-
-// checked gives the address and the key of a server, if they can be used. The errors tell neither.
-func checked(name, base, key string) (*url.URL, string, error) {
-	u, err := url.Parse(base)
-	switch {
-	case err != nil:
-		return nil, "", fmt.Errorf("provider %s: the base URL cannot be read", name)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return nil, "", fmt.Errorf("provider %s: the base URL must begin with http:// or https:// and a host", name)
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, "", fmt.Errorf("provider %s: the base URL must hold neither credentials nor a query", name)
-	}
-	key = strings.TrimSpace(key)
-	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, "", fmt.Errorf("provider %s: the API key holds a character that no key has", name)
-	}
-	return u, key, nil
 }
 
 // Name is the provider's name in configuration, log and metrics.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -65,18 +64,9 @@ func NewOpenAI(c OpenAIConfig) (*OpenAI, error) {
 	if c.BaseURL == "" {
 		c.BaseURL = openAIBaseURL
 	}
-	u, err := url.Parse(c.BaseURL)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("provider %s: the base URL cannot be read", c.Name)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return nil, fmt.Errorf("provider %s: the base URL must begin with http:// or https:// and a host", c.Name)
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("provider %s: the base URL must hold neither credentials nor a query", c.Name)
-	}
-	key := strings.TrimSpace(c.APIKey)
-	if strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, fmt.Errorf("provider %s: the API key holds a character that no key has", c.Name)
+	u, key, err := checked(c.Name, c.BaseURL, c.APIKey)
+	if err != nil {
+		return nil, err
 	}
 	o := &OpenAI{
 		name: c.Name, url: strings.TrimRight(u.String(), "/") + "/chat/completions", key: key, stream: !c.NoStream,
@@ -88,35 +78,8 @@ func NewOpenAI(c OpenAIConfig) (*OpenAI, error) {
 	if o.now == nil {
 		o.now = time.Now
 	}
-	o.client = &http.Client{
-		Transport: o.transport,
-		// A redirect would carry prompt and key to a host that nobody configured.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	o.client = newClient(o.transport)
 	return o, nil
-}
-
-func orDefault[T time.Duration | int64](v, otherwise T) T {
-	if v <= 0 {
-		return otherwise
-	}
-	return v
-}
-
-func newTransport(conns int) *http.Transport {
-	return &http.Transport{
-		Proxy:                  nil, // never from the environment: keys go where the configuration says
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    10 * time.Second,
-		ForceAttemptHTTP2:      true,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
-		MaxConnsPerHost:        conns,
-		MaxIdleConns:           512,
-		MaxIdleConnsPerHost:    512,
-		IdleConnTimeout:        90 * time.Second,
-		DisableCompression:     true, // compressed streams come in lumps
-		MaxResponseHeaderBytes: 64 << 10,
-	}
 }
 
 // Name is the provider's name in configuration, log and metrics.
