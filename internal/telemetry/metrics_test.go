@@ -361,3 +361,32 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("recovered %v, want %d", got, 8*100*2)
 	}
 }
+
+// Whoever asks names the model: ten thousand names that nobody answers to make no series of their own.
+func TestMadeUpModelsMakeNoSeries(t *testing.T) {
+	m, reg := newMetrics()
+	count := func() (n int) {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			n += len(f.GetMetric())
+		}
+		return n
+	}
+	ask := func(i int) {
+		name := fmt.Sprint("made-up-", i)
+		m.ModelCalls("", []usage.Call{{Provider: "openai", Model: name, Class: "not_found"}, {Provider: "openai", Model: name, Class: "not_found", Depth: 1}})
+		m.BreakerChanged("openai/"+name, "disabled", "open")
+		m.ModelPassedOver(name, name, "unavailable")
+	}
+	ask(0)
+	before := count()
+	for i := range 10_000 {
+		ask(i)
+	}
+	if after := count(); after != before {
+		t.Errorf("%d series became %d", before, after)
+	}
+}
