@@ -341,7 +341,7 @@ func (r *Run) recount() {
 		}
 		s.waitingOn = 0
 		for _, edge := range s.def.Edges {
-			if !r.steps[edge].status.Settled() {
+			if !r.steps[edge.Slot].status.Settled() {
 				s.waitingOn++
 			}
 		}

@@ -37,9 +37,17 @@ const (
 	KindRunResumed       Kind = "run_resumed"       // Resumed
 	KindRunBudgetRaised  Kind = "run_budget_raised" // BudgetRaise
 	KindBudgetWarned     Kind = "budget_warned"     // BudgetWarned
+	KindItemEnded        Kind = "item_ended"        // ItemEnded: of a map
+	KindIterationEnded   Kind = "iteration_ended"   // IterationEnded: of a loop
+	KindStepWaiting      Kind = "step_waiting"      // Waiting
+	KindApprovalAnswered Kind = "approval_answered" // Answered: the step goes on from it
+	KindPlanMade         Kind = "plan_made"         // Planned
+	KindSignalReceived   Kind = "signal_received"   // Signal
+	KindRunDegraded      Kind = "run_degraded"      // Degraded
+	KindQualityNoted     Kind = "quality_noted"     // QualityNoted
 )
 
-// Path names a step within its run: "review"; steps inside maps and loops will read "map.3.review".
+// Path names a step within its run: "review"; "build.3.review" is the one of item 3 (from 0), or of iteration 3 (from 1).
 type Path = string
 
 // Event is one fact of a run. Seq counts from 1 without gaps.
@@ -69,6 +77,18 @@ type Submission struct {
 	Priority        int    // 0–9; -1: the definition's
 	// Budget lowers the definition's, or gives one where there is none; zero fields: the definition's, else the defaults.
 	Budget *workflow.Budget
+	Parent *Parent // nil: nobody's
+}
+
+// Parent is the attempt of a step that a run was started by.
+type Parent struct {
+	Run     uuid.UUID `json:"run"`
+	Step    Path      `json:"step"`
+	Gen     int16     `json:"gen"`
+	Attempt int16     `json:"attempt"`
+	Depth   int       `json:"depth"`             // of the child: runs around it
+	Plans   int       `json:"plans,omitempty"`   // of the runs around it and itself, how many were planned
+	Budgets []Budget  `json:"budgets,omitempty"` // of what is around: its calls count there too
 }
 
 // Attempt is all a worker needs to do one attempt of a step.
@@ -79,6 +99,7 @@ type Attempt struct {
 	Step     *workflow.Step
 	Path     Path
 	Gen, No  int16
+	Start    int32           // number of the event that ordered it: its name within the run
 	Input    json.RawMessage // rendered: Prompted for an agent, the args object for a tool
 	Turns    []Turn          // answered before a crash, in order: not to be bought again
 	Feedback string          // why the attempt before failed, if the step's retry tells it
@@ -88,15 +109,95 @@ type Attempt struct {
 	Labels       map[string]string // of the run
 	Stakes, Mode string            // of the run
 	Budget       *Budget           // of the run; nil: none
+	Around       []Budget          // of steps with one of their own and of the runs around; the run's own is not among them
+
+	Duty  Duty
+	Agent *workflow.Agent // who works at it; nil: no agent does
+	// Scope is what the asserts of the step's gate read besides the answer. It is a copy that nobody changes.
+	Scope     *workflow.Scope
+	Avoid     []string // models whose families are passed over
+	Escalated *Escalated
+	Replan    *Replan // of a plan step: what became of the plan before; nil: there was none
+	Depth     int     // of plans, the one to be made included
 }
 
-// Budget is what a run may spend, as it stands when an attempt starts.
-type Budget struct {
-	Cost   usage.Money // 0: no limit in money
-	Tokens int64       // 0: no limit in tokens
-	Spent  usage.Sum   // by what is in the log
+// Duty is what an attempt is for.
+type Duty string
 
-	OnExceeded workflow.OnExceeded
+// The duties.
+const (
+	DutyWork     Duty = ""           // what the step says
+	DutyFallback Duty = "fallback"   // the same, by who its on_error names
+	DutyDecide   Duty = "escalation" // to decide what becomes of a failure: see Escalated
+)
+
+// Escalated is a failure that somebody has to decide about.
+type Escalated struct {
+	Failure Failure         `json:"failure"`
+	Refused json.RawMessage `json:"refused,omitempty"` // the output that did not pass the gate; empty: there is none
+	History []Failure       `json:"history,omitempty"` // of the attempts before
+}
+
+// Decision is what became of an escalation.
+type Decision struct {
+	Decision string          `json:"decision"`         // accept, replace, redo, fail
+	Output   json.RawMessage `json:"output,omitempty"` // of replace
+	Notes    string          `json:"notes,omitempty"`  // of redo: told to who does it again
+}
+
+// The decisions.
+const (
+	DecisionAccept  = "accept"
+	DecisionReplace = "replace"
+	DecisionRedo    = "redo"
+	DecisionFail    = "fail"
+)
+
+// Question is what an agent cannot decide itself.
+type Question struct {
+	Question       string   `json:"question"`
+	Options        []string `json:"options,omitempty"`
+	Recommendation string   `json:"recommendation,omitempty"`
+}
+
+// Replan is what a planner is told of its plan that failed.
+type Replan struct {
+	Plan    json.RawMessage            `json:"plan"`
+	Failure Failure                    `json:"failure"`
+	Done    map[string]json.RawMessage `json:"done,omitempty"` // outputs of the steps that succeeded, by path
+}
+
+// Planned is a plan that was checked: the body of plan_made.
+type Planned struct {
+	Definition json.RawMessage `json:"definition"` // whole: a workflow of its own
+	Hash       string          `json:"hash"`
+	Estimate   PlanEstimate    `json:"estimate"`
+	Warnings   []string        `json:"warnings,omitempty"` // of the lint
+	Calls      []usage.Call    `json:"calls,omitempty"`
+}
+
+// PlanEstimate is what a plan's approval.when reads.
+type PlanEstimate struct {
+	CostMax usage.Money `json:"cost_max_nano"`
+	Steps   int         `json:"steps"`
+	Tools   []string    `json:"tools,omitempty"`
+}
+
+// GateResult says how an output passed its gate.
+type GateResult struct {
+	Score  *float64 `json:"score,omitempty"` // the smallest of the judges; nil: nobody judged
+	Rounds int      `json:"rounds"`          // revisions
+}
+
+// Budget is what may be spent, as it stands when an attempt starts.
+type Budget struct {
+	ID     uuid.UUID   `json:"id"`                  // of the run, or of the step within it
+	Name   string      `json:"name,omitempty"`      // of the step; empty: a run's
+	Cost   usage.Money `json:"cost_nano,omitempty"` // 0: no limit in money
+	Tokens int64       `json:"tokens,omitempty"`    // 0: no limit in tokens
+	Spent  usage.Sum   `json:"spent"`               // by what is in the log
+
+	OnExceeded workflow.OnExceeded `json:"on_exceeded,omitempty"` // empty: the attempt fails
 }
 
 // Prompted is the rendered input of an agent step.
@@ -105,8 +206,9 @@ type Prompted struct {
 	Input  json.RawMessage `json:"input,omitempty"`
 }
 
-// Turn is one answered exchange with a model that the conversation goes on from.
+// Turn is one answered exchange with a model that the conversation goes on from, or an answer from elsewhere.
 type Turn struct {
+	Who    string          `json:"who,omitempty"` // whose words they are; empty: the agent's. See package worker
 	Reply  string          `json:"reply"`
 	Hidden json.RawMessage `json:"hidden,omitempty"` // what the provider wants back with it: an agent.Hidden
 	Calls  []usage.Call    `json:"calls,omitempty"`  // the last one answered
@@ -114,9 +216,10 @@ type Turn struct {
 
 // Failure is why something did not succeed. Class is one of the error classes of the workflow format.
 type Failure struct {
-	Class   string `json:"class"`
-	Message string `json:"message"`
-	Step    Path   `json:"step,omitempty"` // of a run's failure: where it came from
+	Class   string   `json:"class"`
+	Message string   `json:"message"`
+	Step    Path     `json:"step,omitempty"`  // of a run's failure: where it came from
+	Cause   *Failure `json:"cause,omitempty"` // of a child run
 }
 
 // Outcome ends an attempt: a success with an output, or a failure.
@@ -131,7 +234,16 @@ type Outcome struct {
 	Failure    *Failure     // nil: success
 	// Held is what the attempt waits for, and the failure what holds it: budget, a budget refused a call and may be raised;
 	// incident, attempts of its kind are not made now. Such an attempt goes on under its number and is not counted as one.
-	Held string
+	// decision: a person has to answer Question; it goes on with that as a turn.
+	Held     string
+	Question *Question
+
+	Summary  string          // the short form of the output; empty: none was asked for
+	Gate     *GateResult     // nil: there is none, or it was not reached
+	Refused  json.RawMessage // with the failure gate_failed: the output that did not pass
+	Notes    []string        // what the run's quality has to say of it, like "judged by the author's own family"
+	Decision *Decision       // of DutyDecide, instead of Output
+	Planned  *Planned        // of a plan step, instead of Output
 	// Unbegun: the attempt was cut before it asked anything of anybody, so that nothing can have come of it.
 	Unbegun bool
 }
@@ -140,6 +252,7 @@ type Outcome struct {
 type Report struct {
 	Path    Path
 	Gen, No int16
+	Start   int32 // the attempt's Start
 	Turn    *Turn
 	Outcome *Outcome
 }
@@ -167,6 +280,7 @@ const (
 	StepStatusPending   StepStatus = "pending"
 	StepStatusRunning   StepStatus = "running"
 	StepStatusRetrying  StepStatus = "retrying" // between attempts
+	StepStatusWaiting   StepStatus = "waiting"  // for a person, a time, a signal or a run of its own
 	StepStatusSucceeded StepStatus = "succeeded"
 	StepStatusFailed    StepStatus = "failed"
 	StepStatusSkipped   StepStatus = "skipped"

@@ -26,7 +26,29 @@ type View struct {
 	Result     *Result // nil until the run has ended
 	RetryingAt time.Time
 	Budget     *BudgetView // nil: the run has none of its own
-	WaitingFor string      // of a run with nothing at work: budget, incident, retry; else empty
+	WaitingFor string      // of a run with nothing at work: budget, incident, retry, or one of WaitingXxx; else empty
+	Quality    *Quality    // nil: nothing was left out or done otherwise
+	Total      int         // steps there are, those of items and iterations so far included
+}
+
+// Quality says what of the definition a run did not do as written.
+type Quality struct {
+	Level   int      `json:"level"`             // of the ladder; 0: none
+	Name    string   `json:"name,omitempty"`    // of the level
+	Omitted []Path   `json:"omitted,omitempty"` // by the ladder
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// Inside counts the items of a map, or the iterations of a loop.
+type Inside struct {
+	Total, AtWork, Succeeded, Failed int
+	Exhausted                        bool // of a loop: the last iteration there may be has not met its until
+}
+
+// Dissent is an output that a merge did not take.
+type Dissent struct {
+	Step   Path            `json:"step"`
+	Output json.RawMessage `json:"output"`
 }
 
 // BudgetView is a run's budget as it stands; View.Sum is what of it is spent.
@@ -61,6 +83,18 @@ type StepView struct {
 	Refusal    *Failure // that holds it
 	Sum        usage.Sum
 	Calls      []usage.Call
+
+	Inside    *Inside     // of a map or loop; the steps of its items stand behind it
+	Waiting   *Waiting    // while it waits
+	Answer    *Answered   // of a person, the last one
+	Child     *Child      // the run it started, the last one
+	Summary   string      // of the output
+	Gate      *GateResult // nil: there is none
+	Agreement *float64    // of a merge
+	Dissent   []Dissent   // of a merge
+	Agent     string      // who works or worked at it
+	Duty      Duty        // of the attempt at work, or the last one
+	Plan      *Planned    // of a plan step, the last one
 }
 
 // View shows the whole run.

@@ -87,9 +87,19 @@ func (c *compiler) definition() {
 	c.defaults()
 	c.namedAgents()
 	c.listedSteps()
+	c.body()
 	c.baseline()
 	c.link()
 	c.typed()
+}
+
+// body gathers the steps that share their names.
+func (c *compiler) body() {
+	b := &Body{Steps: c.w.Steps, Main: c.w.Main, byID: c.w.byPath}
+	for i, s := range b.Steps {
+		s.Body, s.Slot = b, i
+	}
+	c.w.Body = b
 }
 
 var topKeys = keySet{

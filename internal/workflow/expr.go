@@ -68,8 +68,10 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	case "run":
 		return fields(a.run), a.scope.Run != nil
 	}
-	v, ok := a.scope.Extra[name]
-	return v, ok
+	if v, ok := a.scope.Extra[name]; ok || a.scope.Local == nil {
+		return v, ok
+	}
+	return a.scope.Local(name)
 }
 
 // Parent implements interpreter.Activation.

@@ -118,7 +118,7 @@ func dump(w *workflow.Workflow) string {
 		if s.Parent != nil && s.Parent.Switch != nil {
 			fmt.Fprintf(&b, " case=%d", s.Case)
 		}
-		fmt.Fprintf(&b, " after=%s before=%s", ids(w, s.Edges), ids(w, s.Dependants))
+		fmt.Fprintf(&b, " after=%s before=%s", edges(s), ids(w, s.Dependants))
 		if s.When != nil {
 			fmt.Fprintf(&b, " when=%q", s.When.Source)
 		}
@@ -220,6 +220,14 @@ func contract(c workflow.Contract) string {
 		return "json"
 	}
 	return "text"
+}
+
+func edges(s *workflow.Step) string {
+	var names []string
+	for _, e := range s.Edges {
+		names = append(names, s.Body.Steps[e.Slot].ID)
+	}
+	return "[" + strings.Join(names, " ") + "]"
 }
 
 func ids(w *workflow.Workflow, list []int) string {

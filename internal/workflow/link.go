@@ -7,32 +7,39 @@ import (
 
 // link works out the edges from what steps need and read, and the order in which their expressions can be typed.
 func (c *compiler) link() {
-	edges := make([]map[int]bool, len(c.drafts))
+	edges := make([]map[int]string, len(c.drafts)) // by index of the step waited for: why
 	for i, d := range c.drafts {
-		edges[i] = map[int]bool{}
-		if d.before != nil {
-			edges[i][d.before.step.Index] = true
-		}
+		edges[i] = map[int]string{}
 		for _, n := range d.needs {
 			c.linkNeed(d, n, edges[i])
+		}
+		if d.before != nil {
+			addEdge(edges[i], d.before.step.Index, EdgeSequence)
 		}
 	}
 	for _, s := range c.sites {
 		c.linkReads(s, edges)
 	}
 	for i, d := range c.drafts {
-		for on := range edges[i] {
-			d.step.Edges = append(d.step.Edges, on)
+		for on, why := range edges[i] {
+			d.step.Edges = append(d.step.Edges, Edge{Slot: on, Why: why})
 		}
-		slices.Sort(d.step.Edges)
+		slices.SortFunc(d.step.Edges, func(a, b Edge) int { return a.Slot - b.Slot })
 		for _, on := range d.step.Edges {
-			c.drafts[on].step.Dependants = append(c.drafts[on].step.Dependants, i)
+			c.drafts[on.Slot].step.Dependants = append(c.drafts[on.Slot].step.Dependants, i)
 		}
 	}
 }
 
+// addEdge notes why a step waits for another; the first reason stays.
+func addEdge(edges map[int]string, on int, why string) {
+	if edges[on] == "" {
+		edges[on] = why
+	}
+}
+
 // linkNeed adds the edge of a name in needs.
-func (c *compiler) linkNeed(d *draftStep, n *node, edges map[int]bool) {
+func (c *compiler) linkNeed(d *draftStep, n *node, edges map[int]string) {
 	other := c.w.byPath[n.text]
 	switch {
 	case c.p.full():
@@ -48,12 +55,12 @@ func (c *compiler) linkNeed(d *draftStep, n *node, edges map[int]bool) {
 	case c.drafts[other.Index].within(d):
 		c.p.add(n.spot(), codeContainer, "%q is inside this %s; a container cannot wait for its own contents", n.text, d.step.Kind)
 	default:
-		edges[other.Index] = true
+		addEdge(edges, other.Index, EdgeNeeds)
 	}
 }
 
 // linkReads adds the edges of what an expression reads.
-func (c *compiler) linkReads(s *site, edges []map[int]bool) {
+func (c *compiler) linkReads(s *site, edges []map[int]string) {
 	reader := s.owner.step
 	if reader == nil {
 		return
@@ -84,7 +91,7 @@ func (c *compiler) linkReads(s *site, edges []map[int]bool) {
 			fault(codeContainer, "\""+r.id+"\" is inside this "+string(reader.step.Kind)+"; only its output can read it")
 		case read.within(reader): // settled when the container closes
 		default:
-			edges[reader.step.Index][step.Index] = true
+			addEdge(edges[reader.step.Index], step.Index, EdgeReads)
 		}
 	}
 }
@@ -152,7 +159,7 @@ func (o *order) visit(n int) {
 			o.visit(opening(d.parent.step.Index))
 		}
 		for _, on := range d.step.Edges {
-			o.visit(closing(on))
+			o.visit(closing(on.Slot))
 		}
 	}
 	o.path = o.path[:len(o.path)-1]

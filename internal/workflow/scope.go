@@ -8,7 +8,10 @@ type Scope struct {
 	Input any                            // `input`
 	Run   func(field string) (any, bool) // `run.<field>`
 	Steps func(id string) (StepValue, bool)
-	Extra map[string]any // further roots where the place has them: output, confidence, usage, latency_ms
+	// Local gives the roots that depend on where the expression stands: contracts, item, index, iter and the names that
+	// maps give their items.
+	Local func(name string) (any, bool)
+	Extra map[string]any // further roots where the place has them: output, confidence, usage, latency_ms, event, estimate
 	Now   time.Time      // `run.now`
 }
 

@@ -38,25 +38,53 @@ type Workflow struct {
 	Agents    map[string]*Agent
 	Chains    map[string]*Chain // its own, and the built-in ones it names
 
+	Orchestrator   *Agent               // answers escalations and needs_decision; nil: a person does
+	Degrade        []Rung               // the ladder: level 1 first
+	Signals        []string             // names of the signals that its steps wait for, sorted
+	Children       map[string]*Workflow // by reference (name@version): the workflows its steps may run
+	ContractValues map[string]any       // the schemas of Contracts, decoded: the root contracts
+
+	Body                     *Body   // all that is in no map and no loop
 	Steps                    []*Step // every step; a container stands before its contents; Step.Index is the place here
 	Main, OnFailure, Finally []*Step // the top-level lists, in listed order
 
 	byPath map[string]*Step
 }
 
-// Step finds a step by its path, or nil.
+// Step finds a step by its path in the definition, or nil.
 func (w *Workflow) Step(path string) *Step { return w.byPath[path] }
+
+// Body is a set of steps that share their names and begin together: those of the workflow, of a map or of a loop. While
+// a workflow runs, there is one instance of it for each item or iteration.
+type Body struct {
+	Owner *Step   // the map or loop it belongs to; nil: the workflow itself
+	Steps []*Step // every step in it; groups and switches stand before their contents; Step.Slot is the place here
+	Main  []*Step // its top-level steps, in listed order; of the workflow: Workflow.Main
+
+	byID map[string]*Step
+}
+
+// Step finds a step of the body by its id, or nil.
+func (b *Body) Step(id string) *Step { return b.byID[id] }
 
 // Kind is the one kind key of a step.
 type Kind string
 
 // The kinds of step.
 const (
-	KindAgent  Kind = "agent"
-	KindTool   Kind = "tool"
-	KindSet    Kind = "set"
-	KindGroup  Kind = "group"
-	KindSwitch Kind = "switch"
+	KindAgent    Kind = "agent"
+	KindTool     Kind = "tool"
+	KindMap      Kind = "map"
+	KindLoop     Kind = "loop"
+	KindGroup    Kind = "group"
+	KindSwitch   Kind = "switch"
+	KindMerge    Kind = "merge"
+	KindPlan     Kind = "plan"
+	KindWorkflow Kind = "workflow"
+	KindApproval Kind = "approval"
+	KindWait     Kind = "wait"
+	KindEmit     Kind = "emit"
+	KindSet      Kind = "set"
 )
 
 // Section is the top-level list a step belongs to, itself or through its containers.
@@ -69,39 +97,72 @@ const (
 	SectionFinally
 )
 
-// Step is one compiled step. Exactly one of Agent, Tool, Set, Group and Switch is set, by Kind.
+// Step is one compiled step. Exactly one of Agent … Set is set, by Kind.
 type Step struct {
 	ID      string
-	Path    string // unique in the workflow; equals ID in the scopes of this version
+	Path    string // unique in the workflow: the ids of the maps and loops around it, then its own, with dots between
 	Index   int
+	Body    *Body // it stands in
+	Slot    int   // place in Body.Steps
 	Kind    Kind
 	Section Section
 	Parent  *Step // the group or switch around it; nil at the top
 	Case    int   // which case of its parent switch it belongs to
 
-	Edges      []int // steps to be settled before this one is ready: needs ∪ steps read; without duplicates
-	Dependants []int // the inverse of Edges
+	Edges      []Edge // steps to be settled before this one is ready, by slot; without duplicates
+	Dependants []int  // slots of the steps that have an edge to it
+	Member     bool   // a merge reads it: its failure is not the run's
 
 	When    *Expr
 	Timeout time.Duration // of one attempt; of a container: of everything inside; 0: none
-	Retry   Retry         // of agent and tool steps
+	Retry   Retry         // of agent, tool, workflow and plan steps
+	Gate    *Gate         // of agent and tool steps; nil: none
+	OnError []OnError     // the first that names the class of a failure says what becomes of it
+	Budget  *StepBudget   // nil: none of its own
 
 	// Volatile: the input reads the clock or the running cost, so it cannot be rendered again later
 	// and is kept in the log.
 	Volatile bool
 
-	Agent  *AgentStep
-	Tool   *ToolStep
-	Set    *Template // a JSON object
-	Group  *GroupStep
-	Switch *SwitchStep
+	Agent    *AgentStep
+	Tool     *ToolStep
+	Map      *MapStep
+	Loop     *LoopStep
+	Group    *GroupStep
+	Switch   *SwitchStep
+	Merge    *MergeStep
+	Plan     *PlanStep
+	Workflow *WorkflowStep
+	Approval *ApprovalStep
+	Wait     *WaitStep
+	Emit     *EmitStep
+	Set      *Template // a JSON object
 }
+
+// Edge says that a step waits for another of its body, and why.
+type Edge struct {
+	Slot int
+	Why  string // one of the EdgeXxx: the first that holds
+}
+
+// Why one step waits for another.
+const (
+	EdgeNeeds    = "needs"
+	EdgeReads    = "reads"
+	EdgeMember   = "member" // merge.of
+	EdgeFamily   = "family" // different_family
+	EdgeSequence = "sequence"
+)
 
 // AgentStep is one agent at work: the agent's definition with the step's own keys laid over it.
 type AgentStep struct {
-	Agent  Agent
-	Prompt *Template // nil: none
-	Input  *Template // a JSON object shown to the agent after the prompt; nil: none
+	Agent   Agent
+	By      *Template         // renders to the name of one of Choices, which works instead of Agent; nil: Agent does
+	Choices map[string]*Agent // with the step's own keys laid over each
+	Prompt  *Template         // nil: none
+	Input   *Template         // a JSON object shown to the agent after the prompt; nil: none
+
+	DifferentFamily []int // slots of the steps whose models' families are passed over
 }
 
 // Agent has one clear task each. Either Chain has entries (a bare model becomes a chain of one) or Route is set.
@@ -118,6 +179,17 @@ type Agent struct {
 	Baseline      []string // savings are against the dearest of these
 	ContextTokens int64    // the most that a prompt may have; 0: the model's window
 	Overflow      Overflow // what becomes of a longer one; empty: OverflowFail
+
+	Summary   *Summary // a short form of its output is made for who builds on it; nil: none
+	Delegates []*Agent // it may hand them scoped tasks, and gets their summary back
+	MaxTurns  int      // answers with requests to delegates, before it must come to an end
+	Gate      *Gate    // of every step it works at that has none of its own
+}
+
+// Summary says how the short form of an output is made.
+type Summary struct {
+	MaxTokens int
+	Model     string // empty: the one that made the output
 }
 
 // Overflow says what becomes of a prompt that is longer than it may be.
@@ -163,8 +235,9 @@ type OnExceeded string
 
 // What becomes of a run whose budget refuses a call.
 const (
-	OnExceededPause OnExceeded = "pause" // it waits until the budget is raised
-	OnExceededFail  OnExceeded = "fail"
+	OnExceededPause   OnExceeded = "pause"   // it waits until the budget is raised
+	OnExceededDegrade OnExceeded = "degrade" // it goes down the ladder; at its end, as pause
+	OnExceededFail    OnExceeded = "fail"
 )
 
 // ChainEntry is one model of a chain.
@@ -237,6 +310,14 @@ const (
 	InputBytesMax      = 1 << 20
 	OutputBytesMax     = 64 << 10
 	AttemptsMax        = 24
+	MapItemsMax        = 10_000
+	LoopIterationsMax  = 100
+	ConcurrencyMax     = 1_000 // of a map
+	ReviseMax          = 3
+	ReplanMax          = 3
+	TurnsMax           = 50
+	ExpandedStepsMax   = 100_000 // of a run
+	SignalsKeptMax     = 100     // of a name, before somebody waits for them
 	TimeoutMax         = 30 * 24 * time.Hour
 	MaxParallelMax     = 1_000
 )
