@@ -120,6 +120,9 @@ type Step struct {
 	OnError []OnError     // the first that names the class of a failure says what becomes of it
 	Budget  *StepBudget   // nil: none of its own
 
+	Pos   Position
+	Reads []Read // by all its expressions but those of the steps inside
+
 	// Volatile: the input reads the clock or the running cost, so it cannot be rendered again later
 	// and is kept in the log.
 	Volatile bool

@@ -1,0 +1,31 @@
+package workflow
+
+// Position is where something stands in the text of its definition.
+type Position struct {
+	Pointer   string // RFC 6901
+	Line, Col int    // from 1; 0: not known
+}
+
+// Read is one thing that a step's expressions read of another step.
+type Read struct {
+	Step  *Step  // of the same body, or of one around it
+	Field string // output, summary, status …
+	Place string // the key it stands under: prompt, input, args, when, gate, items, until, output …
+	Whole bool   // of an output: all of it, not a field of it
+	Pos   Position
+}
+
+// Roster is what is known of models before they are asked. A name is one that may stand in a chain.
+type Roster interface {
+	Model(name string) (ModelFacts, bool)
+}
+
+// ModelFacts is what is known of one model.
+type ModelFacts struct {
+	Family        string
+	Tier          int     // 1, the cheapest, to 5
+	ContextTokens int64   // 0: not known
+	Input, Output float64 // nano-USD a token; 0 and not Priced: not known
+	Priced        bool
+	TokensPerS    float64 // of an answer; 0: not known
+}
