@@ -32,6 +32,7 @@ func newCompiler(source []byte, p *problems) *compiler {
 		agents:  map[string]*draftAgent{},
 		exprs:   map[exprKey]*draftExpr{},
 		objects: newObjects(),
+		body:    &draftBody{body: &Body{byID: map[string]*Step{}}},
 	}
 }
 
@@ -64,6 +65,7 @@ type compiler struct {
 	chain      *Chain
 	agents     map[string]*draftAgent
 	drafts     []*draftStep // in the order of Workflow.Steps
+	body       *draftBody   // of the workflow itself
 	sequential bool
 
 	exprs map[exprKey]*draftExpr
@@ -87,19 +89,9 @@ func (c *compiler) definition() {
 	c.defaults()
 	c.namedAgents()
 	c.listedSteps()
-	c.body()
 	c.baseline()
 	c.link()
 	c.typed()
-}
-
-// body gathers the steps that share their names.
-func (c *compiler) body() {
-	b := &Body{Steps: c.w.Steps, Main: c.w.Main, byID: c.w.byPath}
-	for i, s := range b.Steps {
-		s.Body, s.Slot = b, i
-	}
-	c.w.Body = b
 }
 
 var topKeys = keySet{

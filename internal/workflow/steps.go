@@ -12,6 +12,7 @@ import (
 type draftStep struct {
 	step    *Step
 	node    *node
+	body    *draftBody
 	needs   []*node      // the names it needs, checked to be text
 	before  *draftStep   // the one listed before it in a sequential list
 	parent  *draftStep   // the container around it
@@ -27,16 +28,19 @@ type draftStep struct {
 var (
 	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "labels"}
 	kindKeys = map[Kind][]string{
-		KindAgent:  {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context"},
-		KindTool:   {"args", "output", "side_effect"},
-		KindSet:    nil,
-		KindGroup:  nil,
-		KindSwitch: nil,
+		KindAgent: {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context"},
+		KindTool:  {"args", "output", "side_effect"},
 	}
-	kinds     = []Kind{KindAgent, KindTool, KindSet, KindGroup, KindSwitch}
-	kindWords = []string{"agent", "tool", "set", "group", "switch"}
-	stepLater = []string{
-		"map", "loop", "merge", "plan", "workflow", "approval", "wait", "emit",
+	// kinds are all kinds of step; the kind is the key.
+	kinds = []Kind{
+		KindAgent, KindTool, KindMap, KindLoop, KindGroup, KindSwitch, KindMerge, KindPlan, KindWorkflow, KindApproval,
+		KindWait, KindEmit, KindSet,
+	}
+	// kindsAttempted are the kinds that make attempts: retry and gate may stand on these only.
+	kindsAttempted = []Kind{KindAgent, KindTool, KindWorkflow, KindPlan}
+	// kindsInstant are the kinds that take no time.
+	kindsInstant = []Kind{KindSet, KindEmit}
+	stepLater    = []string{
 		"gate", "on_error", "budget", "cache", "concurrency", "sensitive",
 		"context_docs", "different_family", "session", "idempotency_key", "meter",
 	}
@@ -49,9 +53,19 @@ var tools = map[string]SideEffect{
 	"builtin:noop": SideEffectNone, "builtin:sleep": SideEffectNone, "builtin:fail": SideEffectNone,
 }
 
+// draftBody is a Body while the definition is compiled.
+type draftBody struct {
+	body   *Body
+	owner  *draftStep   // the map or loop; nil: the workflow itself
+	outer  *draftBody   // the one around it
+	prefix string       // of the paths of its steps: the path of the owner and a dot
+	drafts []*draftStep // by slot
+}
+
 // around is where a list of steps stands.
 type around struct {
 	section    Section
+	body       *draftBody
 	parent     *draftStep
 	kase       int
 	depth      int
@@ -59,9 +73,11 @@ type around struct {
 }
 
 func (c *compiler) listedSteps() {
+	c.w.Body = c.body.body
 	if n := c.p.need(c.root, "steps", "the definition"); n != nil {
-		c.w.Main = c.stepList(n, around{section: SectionMain, sequential: c.sequential})
+		c.w.Main = c.stepList(n, around{section: SectionMain, body: c.body, sequential: c.sequential})
 	}
+	c.w.Body.Main = c.w.Main
 	c.w.OnFailure = c.optionalList(c.root.get("on_failure"), SectionOnFailure)
 	c.w.Finally = c.optionalList(c.root.get("finally"), SectionFinally)
 	if n := c.root.get("output"); n != nil {
@@ -78,7 +94,7 @@ func (c *compiler) optionalList(n *node, s Section) []*Step {
 	if n == nil || n.kind == nodeList && len(n.items) == 0 {
 		return nil
 	}
-	return c.stepList(n, around{section: s})
+	return c.stepList(n, around{section: s, body: c.body})
 }
 
 // stepList reads the steps of one list. A container is entered into Workflow.Steps before its contents.
@@ -109,13 +125,16 @@ func (c *compiler) stepList(n *node, a around) []*Step {
 }
 
 func (c *compiler) step(n *node, a around) *draftStep {
-	s := &Step{Index: len(c.drafts), Section: a.section, Case: a.kase}
-	d := &draftStep{step: s, node: n, parent: a.parent}
+	s := &Step{Index: len(c.drafts), Section: a.section, Case: a.kase, Body: a.body.body, Slot: len(a.body.drafts)}
+	d := &draftStep{step: s, node: n, body: a.body, parent: a.parent}
 	if a.parent != nil {
-		s.Parent = a.parent.step
+		if a.parent != a.body.owner {
+			s.Parent = a.parent.step
+		}
 		a.parent.inside = append(a.parent.inside, d)
 	}
 	c.drafts, c.w.Steps = append(c.drafts, d), append(c.w.Steps, s)
+	a.body.drafts, a.body.body.Steps = append(a.body.drafts, d), append(a.body.body.Steps, s)
 	c.stepID(d)
 	s.Kind = c.stepKind(n)
 	c.stepKeys(n, s.Kind)
@@ -127,21 +146,51 @@ func (c *compiler) step(n *node, a around) *draftStep {
 		s.When = c.condition(w, d.owner())
 	}
 	c.stepTimes(d)
-	switch s.Kind {
+	c.kindStep(d, a)
+	return d
+}
+
+// kindStep reads what is the kind's own.
+func (c *compiler) kindStep(d *draftStep, a around) {
+	switch d.step.Kind {
 	case KindAgent:
 		c.agentStep(d)
 	case KindTool:
 		c.toolStep(d)
-	case KindSet:
-		if v := n.get("set"); c.p.kind(v, nodeObject) {
-			s.Set = c.template(v, d.owner())
-		}
+	case KindMap:
+		c.mapStep(d, a)
+	case KindLoop:
+		c.loopStep(d, a)
 	case KindGroup:
 		c.groupStep(d, a)
 	case KindSwitch:
 		c.switchStep(d, a)
+	case KindMerge:
+		c.mergeStep(d)
+	case KindPlan:
+		c.planStep(d)
+	case KindWorkflow:
+		c.workflowStep(d)
+	case KindApproval:
+		c.approvalStep(d)
+	case KindWait:
+		c.waitStep(d)
+	case KindEmit:
+		c.emitStep(d)
+	case KindSet:
+		if v := d.node.get("set"); c.p.kind(v, nodeObject) {
+			d.step.Set = c.template(v, d.owner())
+		}
 	}
-	return d
+}
+
+// notYet says that this version does not run a kind.
+func (c *compiler) notYet(d *draftStep) {
+	for _, m := range d.node.members {
+		if m.name == string(d.step.Kind) {
+			c.p.add(m.spot(), codeNotSupported, "%q of a step is part of the format but this version does not run it", m.name)
+		}
+	}
 }
 
 // owner is the place of the step's own expressions.
@@ -154,33 +203,26 @@ func (c *compiler) stepID(d *draftStep) {
 	if id == nil || !c.p.id(id) {
 		return
 	}
-	d.step.ID, d.step.Path = id.text, id.text
-	if other := c.w.byPath[id.text]; other != nil {
+	d.step.ID, d.step.Path = id.text, d.body.prefix+id.text
+	if other := c.w.byPath[d.step.Path]; other != nil {
 		first := c.drafts[other.Index].node.get("id")
 		c.p.add(id.spot(), codeDuplicateID, "the id %q is taken by %s (line %d); ids are unique in the whole definition", id.text, first.pointer(), first.line)
 		return
 	}
-	c.w.byPath[id.text] = d.step
+	c.w.byPath[d.step.Path] = d.step
+	d.step.Body.byID[id.text] = d.step
 }
 
 func (c *compiler) stepKind(n *node) Kind {
 	var found []string
-	for _, k := range kindWords {
-		if n.get(k) != nil {
-			found = append(found, k)
-		}
-	}
-	for _, k := range stepLater[:8] { // the kinds among them
-		if n.get(k) != nil {
-			if len(found) == 0 {
-				return Kind(k)
-			}
-			found = append(found, k)
+	for _, k := range kinds {
+		if n.get(string(k)) != nil {
+			found = append(found, string(k))
 		}
 	}
 	switch len(found) {
 	case 0:
-		c.p.add(n.spot(), codeRequired, "a step needs exactly one of %s", strings.Join(kindWords, ", "))
+		c.p.add(n.spot(), codeRequired, "a step needs exactly one of %s", strings.Join(kindWords(), ", "))
 		return ""
 	case 1:
 	default:
@@ -191,7 +233,7 @@ func (c *compiler) stepKind(n *node) Kind {
 
 // stepKeys checks that every key belongs on a step of its kind.
 func (c *compiler) stepKeys(n *node, kind Kind) {
-	known := slices.Concat(stepKeys, kindWords, kindKeys[kind])
+	known := slices.Concat(stepKeys, kindWords(), kindKeys[kind])
 	for _, m := range n.members {
 		switch {
 		case slices.Contains(known, m.name):
@@ -204,6 +246,14 @@ func (c *compiler) stepKeys(n *node, kind Kind) {
 			c.p.suggest(m.spot(), edit, codeUnknownKey, "a step has no key %q%s", m.name, tail)
 		}
 	}
+}
+
+func kindWords() []string {
+	words := make([]string, len(kinds))
+	for i, k := range kinds {
+		words[i] = string(k)
+	}
+	return words
 }
 
 func kindOfKey(key string) Kind {
@@ -230,16 +280,18 @@ func (c *compiler) stepNeeds(d *draftStep) {
 // stepTimes reads timeout and retry.
 func (c *compiler) stepTimes(d *draftStep) {
 	s, timeout, retry := d.step, d.node.get("timeout"), d.node.get("retry")
-	leaf := s.Kind == KindAgent || s.Kind == KindTool
-	if retry != nil && !leaf && s.Kind != "" && slices.Contains(kinds, s.Kind) {
+	attempted := slices.Contains(kindsAttempted, s.Kind)
+	if retry != nil && !attempted && s.Kind != "" {
 		c.p.add(retry.spot(), codeConflict, "a %s has no attempts of its own; write retry on the steps that call agents and tools", s.Kind)
 	}
-	if timeout != nil && s.Kind == KindSet {
-		c.p.add(timeout.spot(), codeConflict, "a set takes no time; it has no timeout")
+	if timeout != nil && slices.Contains(kindsInstant, s.Kind) {
+		c.p.add(timeout.spot(), codeConflict, "a %s takes no time; it has no timeout", s.Kind)
 	}
 	fallback := time.Duration(0)
-	if leaf {
+	if attempted {
 		s.Retry = c.retryOver(c.retry, retry)
+	}
+	if s.Kind == KindAgent || s.Kind == KindTool {
 		switch fallback = time.Duration(c.timeout); {
 		case fallback > 0:
 		case s.Kind == KindAgent:
@@ -333,7 +385,7 @@ func (c *compiler) toolStep(d *draftStep) {
 
 // deeper is the place of the lists inside a container.
 func (c *compiler) deeper(d *draftStep, a around) (around, bool) {
-	a = around{section: a.section, parent: d, depth: a.depth + 1}
+	a = around{section: a.section, body: a.body, parent: d, depth: a.depth + 1}
 	if a.depth >= NestingMax {
 		c.p.add(d.node.spot(), codeLimit, "steps are nested more than %d deep", NestingMax)
 		return a, false

@@ -1,0 +1,4 @@
+package workflow
+
+// emitStep reads an event that is told.
+func (c *compiler) emitStep(d *draftStep) { c.notYet(d) }
