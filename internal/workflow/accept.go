@@ -16,14 +16,15 @@ const (
 	rootLatency    = "latency_ms"
 )
 
-// answerRoots declares what accept reads. A chain serves agents of different contracts: the output is anything.
-func (c *compiler) answerRoots(root func(name string, t *cel.Type)) {
+// answerRoots declares what judges an answer. A chain serves agents of different contracts: there the output is
+// anything.
+func (c *compiler) answerRoots(root func(name string, t *cel.Type), output *cel.Type) {
 	used, fields := c.objects.define("the usage of the answer")
 	for name := range answerUsage(usage.Tokens{}, 0) {
 		fields[name] = cel.IntType
 	}
 	fields[rootCost] = cel.DoubleType
-	root(rootOutput, cel.DynType)
+	root(rootOutput, output)
 	root(rootConfidence, cel.DoubleType)
 	root(rootUsage, used)
 	root(rootLatency, cel.IntType)

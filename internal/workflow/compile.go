@@ -32,6 +32,7 @@ func newCompiler(source []byte, p *problems) *compiler {
 		agents:  map[string]*draftAgent{},
 		exprs:   map[exprKey]*draftExpr{},
 		objects: newObjects(),
+		envs:    map[view]*environment{},
 		body:    &draftBody{body: &Body{byID: map[string]*Step{}}},
 	}
 }
@@ -75,7 +76,7 @@ type compiler struct {
 	exprsOver bool // a limit of the expressions is broken, and reported
 
 	objects *objects
-	envs    [placesMax]*environment
+	envs    map[view]*environment
 }
 
 // definition compiles the tree. The order is: names first, then steps, then what reads them.

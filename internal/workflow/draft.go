@@ -12,6 +12,8 @@ import (
 // owner says whose expression one is and from where it reads.
 type owner struct {
 	place    place
+	further  further
+	body     *draftBody // whose names it reads, and those of the ones around it
 	step     *draftStep // nil: of the workflow itself
 	inside   *draftStep // the container whose contents are its neighbours; nil: the top
 	kase     int        // the case of that container
@@ -19,16 +21,32 @@ type owner struct {
 	volatile bool       // part of the input of an attempt
 }
 
-// exprKey: an expression that is written several times in one place is compiled once.
+// view is what can be read at a place.
+type view struct {
+	place   place
+	body    *draftBody
+	further further
+	judged  *draftStep // whose output the root output is
+}
+
+func (o owner) view() view {
+	v := view{place: o.place, body: o.body, further: o.further}
+	if o.further == furtherOutput || o.further == furtherAnswer {
+		v.judged = o.step
+	}
+	return v
+}
+
+// exprKey: an expression that is written several times in one view is compiled once.
 type exprKey struct {
-	place  place
+	view   view
 	source string
 }
 
 // draftExpr is an expression while the definition is compiled.
 type draftExpr struct {
 	expr    *Expr
-	place   place
+	view    view
 	source  common.Source
 	ast     *cel.Ast // nil: it could not be parsed
 	reads   *reads
@@ -87,10 +105,10 @@ func (c *compiler) expression(n *node, start int, source string, o owner) *Expr 
 		return nil
 	}
 	c.exprBytes += len(trimmed)
-	key := exprKey{o.place, trimmed}
+	key := exprKey{o.view(), trimmed}
 	d := c.exprs[key]
 	if d == nil {
-		d = &draftExpr{expr: &Expr{Source: trimmed}, place: o.place}
+		d = &draftExpr{expr: &Expr{Source: trimmed}, view: key.view}
 		d.parse()
 		c.exprs[key] = d
 	}

@@ -37,7 +37,17 @@ const (
 	placeOnFailure
 	placeFinally
 	placeAccept // of a chain's entry: an answer is judged by itself
-	placesMax
+)
+
+// further says which roots are there beside those of the place.
+type further uint8
+
+const (
+	furtherNone     further = iota
+	furtherAnswer           // gate: output, confidence, usage, latency_ms
+	furtherOutput           // until, best_by, merge.by, plan.output: output
+	furtherEvent            // signal.match: event{name, data}
+	furtherEstimate         // plan.approval.when: estimate{usd_max, steps, tools}
 )
 
 func placeOf(s Section) place { return placeMain + place(s) }
@@ -81,11 +91,12 @@ type environment struct {
 	steps map[string]bool
 }
 
-// environment makes the environment of a place when it is first needed.
-func (c *compiler) environment(p place) *environment {
-	if e := c.envs[p]; e != nil {
+// environment makes the environment of a view when it is first needed.
+func (c *compiler) environment(v view) *environment {
+	if e := c.envs[v]; e != nil {
 		return e
 	}
+	p := v.place
 	e := &environment{steps: map[string]bool{}}
 	declared := []cel.EnvOption{cel.CustomTypeProvider(c.objects)}
 	root := func(name string, t *cel.Type) {
@@ -93,7 +104,7 @@ func (c *compiler) environment(p place) *environment {
 		e.roots = append(e.roots, name)
 	}
 	if p == placeAccept {
-		c.answerRoots(root)
+		c.answerRoots(root, cel.DynType)
 	} else {
 		root("input", c.inputType())
 	}
@@ -101,13 +112,41 @@ func (c *compiler) environment(p place) *environment {
 		root("run", c.runType(p))
 		root("steps", c.stepsType(p, e))
 	}
+	c.furtherRoots(v, root)
 	env, err := baseEnv().Extend(declared...)
 	if err != nil { // a defect of this package
 		panic(fmt.Errorf("declare the roots of expressions: %w", err))
 	}
 	e.env = env
-	c.envs[p] = e
+	c.envs[v] = e
 	return e
+}
+
+// furtherRoots declares the roots that only some places have.
+func (c *compiler) furtherRoots(v view, root func(name string, t *cel.Type)) {
+	switch v.further {
+	case furtherAnswer:
+		c.answerRoots(root, c.judgedType(v.judged))
+	case furtherOutput:
+		root(rootOutput, c.judgedType(v.judged))
+	case furtherEvent:
+		event, fields := c.objects.define("the event")
+		fields["name"], fields["data"] = cel.StringType, cel.DynType
+		root("event", event)
+	case furtherEstimate:
+		estimate, fields := c.objects.define("the estimate")
+		fields["usd_max"], fields["steps"], fields["tools"] = cel.DoubleType, cel.IntType, cel.ListType(cel.StringType)
+		root("estimate", estimate)
+	case furtherNone:
+	}
+}
+
+// judgedType is the type of the root output where a step's own output is judged.
+func (c *compiler) judgedType(d *draftStep) *cel.Type {
+	if d.step.Agent != nil || d.step.Tool != nil {
+		return c.outputType(d)
+	}
+	return cel.DynType
 }
 
 func (c *compiler) inputType() *cel.Type {

@@ -81,7 +81,7 @@ func (c *compiler) listedSteps() {
 	c.w.OnFailure = c.optionalList(c.root.get("on_failure"), SectionOnFailure)
 	c.w.Finally = c.optionalList(c.root.get("finally"), SectionFinally)
 	if n := c.root.get("output"); n != nil {
-		c.w.Output = c.template(n, owner{place: placeMain, closing: true})
+		c.w.Output = c.template(n, owner{place: placeMain, body: c.body, closing: true})
 	}
 	for _, name := range keysOf(c.agents) {
 		if d := c.agents[name]; d.bare && !d.used {
@@ -195,7 +195,7 @@ func (c *compiler) notYet(d *draftStep) {
 
 // owner is the place of the step's own expressions.
 func (d *draftStep) owner() owner {
-	return owner{place: placeOf(d.step.Section), step: d, inside: d.parent, kase: d.step.Case}
+	return owner{place: placeOf(d.step.Section), body: d.body, step: d, inside: d.parent, kase: d.step.Case}
 }
 
 func (c *compiler) stepID(d *draftStep) {
@@ -406,7 +406,7 @@ func (c *compiler) groupStep(d *draftStep, a around) {
 		g.Steps = c.stepList(list, a)
 	}
 	if output := n.get("output"); output != nil {
-		g.Output = c.template(output, owner{place: placeOf(a.section), step: d, inside: d, closing: true})
+		g.Output = c.template(output, owner{place: placeOf(a.section), body: a.body, step: d, inside: d, closing: true})
 	}
 }
 
@@ -453,7 +453,7 @@ func (c *compiler) switchCase(d *draftStep, n *node, a around, last bool) Switch
 		k.Steps = c.stepList(list, a)
 	}
 	if output := n.get("output"); output != nil {
-		k.Output = c.template(output, owner{place: placeOf(a.section), step: d, inside: d, kase: a.kase, closing: true})
+		k.Output = c.template(output, owner{place: placeOf(a.section), body: a.body, step: d, inside: d, kase: a.kase, closing: true})
 	}
 	return k
 }

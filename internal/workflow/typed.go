@@ -60,7 +60,7 @@ func (c *compiler) checkSite(s *site) {
 }
 
 func (c *compiler) check(d *draftExpr) {
-	e := c.environment(d.place)
+	e := c.environment(d.view)
 	c.checkNames(d, e)
 	if len(d.faults) > 0 {
 		return
@@ -82,7 +82,7 @@ func (c *compiler) check(d *draftExpr) {
 // checkNames looks up the steps and the fields of the run that are read.
 func (c *compiler) checkNames(d *draftExpr, e *environment) {
 	for _, r := range d.reads.steps {
-		if e.steps[r.id] || d.place == placeSubmission || d.place == placeAccept {
+		if e.steps[r.id] || d.view.place == placeSubmission || d.view.place == placeAccept {
 			continue
 		}
 		if other := c.w.byPath[r.id]; other != nil {
@@ -97,9 +97,9 @@ func (c *compiler) checkNames(d *draftExpr, e *environment) {
 		d.fault(d.offsetOf(r.at), codeUnknownStep, fmt.Sprintf("there is no step %q%s", r.id, tail), edit)
 	}
 	for _, r := range d.reads.run {
-		if d.place == placeMain && (r.field == "status" || r.field == "error") {
+		if d.view.place == placeMain && (r.field == "status" || r.field == "error") {
 			d.fault(d.offsetOf(r.at), codeUnknownField, fmt.Sprintf("run.%s is there only in on_failure and finally", r.field), "")
-		} else if d.place == placeFinally && r.field == "error" && r.strict {
+		} else if d.view.place == placeFinally && r.field == "error" && r.strict {
 			d.fault(d.offsetOf(r.at), codeMaybeMissing, "run.error is missing after a run without error; read it with ?", "run.?error")
 		}
 	}
