@@ -29,3 +29,6 @@ type ModelFacts struct {
 	Priced        bool
 	TokensPerS    float64 // of an answer; 0: not known
 }
+
+// PlaceGate is the place of what a gate's asserts read.
+const PlaceGate = "gate"

@@ -172,6 +172,9 @@ func parseDuration(s string) (time.Duration, bool) {
 	return time.Duration(min(total, float64(1<<62))), true
 }
 
+// ParseDuration reads a duration as definitions write it: 30s, 1h30m, 1.5s, 3d.
+func ParseDuration(s string) (time.Duration, bool) { return parseDuration(s) }
+
 func formatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
 	if d >= day && d%day == 0 {
