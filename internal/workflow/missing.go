@@ -111,7 +111,7 @@ func (d *draftStep) summaryMayMiss() string {
 		return ""
 	}
 	if a.Agent.Summary == nil {
-		return "the output has no summary"
+		return "its agent makes none"
 	}
 	for _, e := range d.step.OnError {
 		if e.Value != nil || e.Do == ActionEscalate || e.Agent != nil && e.Agent.Summary == nil {

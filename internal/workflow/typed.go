@@ -364,7 +364,7 @@ var rootsElsewhere = map[string]string{
 
 // explainName says what is wrong with a name that nothing has.
 func (c *compiler) explainName(v view, e *environment, name string) (code, detail, edit string) {
-	if (name == "steps" || name == "run") && slices.Equal(e.roots, []string{"input"}) {
+	if slices.Contains([]string{"steps", "run", "contracts"}, name) && slices.Equal(e.roots, []string{"input"}) {
 		return codeUnknownName, "only the input can be read here: the run is not there yet", ""
 	}
 	if v.body != nil {
