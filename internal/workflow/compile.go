@@ -189,12 +189,12 @@ func (c *compiler) contracts() {
 	}
 }
 
-var contractKeys = keySet{known: []string{"contract", "schema", "format"}, later: []string{"summary"}}
+var contractKeys = keySet{known: []string{"contract", "schema", "format"}}
 
 // contract reads what an answer must be: a named contract or a schema, and the format.
-func (c *compiler) contract(n *node, typeName string) Contract {
+func (c *compiler) contract(n *node, typeName string, keys keySet) Contract {
 	var k Contract
-	if n == nil || !c.p.object(n, "output", contractKeys) {
+	if n == nil || !c.p.object(n, "output", keys) {
 		return k
 	}
 	name, schema := n.get("contract"), n.get("schema")
