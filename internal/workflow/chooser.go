@@ -3,7 +3,6 @@ package workflow
 import (
 	"slices"
 
-	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
@@ -17,20 +16,20 @@ func (c *compiler) chooser(d *draftStep, n *node) *Template {
 	o := d.owner()
 	o.volatile = true
 	t := c.template(n, o)
-	if _, ok := t.root.(exprPart); !ok {
+	p, ok := t.root.(exprPart)
+	switch {
+	case !ok:
 		c.p.add(n.spot(), codeExprPlace, "a name is chosen by one expression, with no text around it")
 		return nil
+	case p.expr != nil:
+		d.chooses = c.sites[len(c.sites)-1]
 	}
-	d.chooses = c.sites[len(c.sites)-1]
 	return t
 }
 
 // chosen are all the names that an expression may give. That is known of a property whose schema has an enum, of text
 // that is written out, and of a choice between such; of anything else it is reported that it is not.
 func (c *compiler) chosen(s *site, what string) []string {
-	if s == nil || s.draft.typed == nil { // it is reported already
-		return nil
-	}
 	tree := s.draft.typed
 	e := tree.Expr()
 	if isOptional(tree.GetType(e.ID())) {
@@ -93,7 +92,7 @@ func (c *compiler) eitherOf(tree *ast.AST, all []ast.Expr) ([]string, bool) {
 // choices settles who may work at a step whose agent is chosen by an expression, once that is typed.
 func (c *compiler) choices(d *draftStep) {
 	a := d.step.Agent
-	if a.By == nil || d.settled {
+	if a.By == nil || d.settled || d.chooses == nil || d.chooses.draft.typed == nil {
 		return
 	}
 	d.settled = true
@@ -106,13 +105,31 @@ func (c *compiler) choices(d *draftStep) {
 		}
 		agent := c.laidOver(d, draft)
 		c.gateOf(d, &agent)
-		c.chainFits(d, &agent)
+		c.chainFits(d, &agent, at)
 		if a.Choices == nil {
 			a.Choices = map[string]*Agent{}
 		}
 		a.Choices[name] = &agent
 	}
-	a.Agent.Output = c.commonOutput(a)
+	c.commonOutput(d)
+}
+
+// commonOutput: where all who may work at a step have the same contract, it is that of the step, and of who stands in for
+// them. Where they differ, nothing is known of it.
+func (c *compiler) commonOutput(d *draftStep) {
+	a := d.step.Agent
+	names := slices.Sorted(slices.Values(keysOf(a.Choices)))
+	for _, name := range names {
+		if !a.Choices[name].Output.same(a.Choices[names[0]].Output) {
+			return
+		}
+	}
+	if len(names) > 0 {
+		a.Agent.Output = a.Choices[names[0]].Output
+	}
+	for _, choice := range a.Choices {
+		choice.Output = a.Agent.Output
+	}
 	for _, e := range d.step.OnError {
 		if e.Agent != nil {
 			e.Agent.Output = a.Agent.Output
@@ -125,24 +142,6 @@ func (c *compiler) choices(d *draftStep) {
 	}
 }
 
-// commonOutput is the contract of all who may work at a step; where they differ, nothing is known of it.
-func (c *compiler) commonOutput(a *AgentStep) Contract {
-	var common *Contract
-	for _, name := range slices.Sorted(slices.Values(keysOf(a.Choices))) {
-		k := a.Choices[name].Output
-		switch {
-		case common == nil:
-			common = &k
-		case !common.same(k):
-			return Contract{}
-		}
-	}
-	if common == nil {
-		return Contract{}
-	}
-	return *common
-}
-
 func (k Contract) same(other Contract) bool {
 	if (k.Schema == nil) != (other.Schema == nil) || k.JSON != other.JSON {
 		return false
@@ -150,26 +149,11 @@ func (k Contract) same(other Contract) bool {
 	return k.Schema == nil || string(k.Schema.Raw) == string(other.Schema.Raw)
 }
 
-// agentType is the type of what an agent step gives.
-func (c *compiler) agentType(d *draftStep) *cel.Type {
-	a := d.step.Agent
-	if a.By == nil {
-		return contractType(a.Agent.Output, cel.StringType)
-	}
-	c.choices(d)
-	for _, choice := range a.Choices {
-		if !choice.Output.same(a.Agent.Output) {
-			return cel.DynType
-		}
-	}
-	return contractType(a.Agent.Output, cel.StringType)
-}
-
 // laidOver is an agent with the step's own keys laid over it.
 func (c *compiler) laidOver(d *draftStep, draft *draftAgent) Agent {
 	a := draft.agent
 	draft.used = true
-	c.overlay(&a, d.node, "output of step "+d.step.ID)
+	c.overlay(&a, d.node, "output of step "+d.step.Path)
 	c.delegates(&a, d.node)
 	if draft.bare && !namesAnswerer(d.node) {
 		c.reportBare(draft)

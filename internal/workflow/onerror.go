@@ -20,7 +20,7 @@ var (
 func (c *compiler) stepOnError(d *draftStep) {
 	n := d.node.get("on_error")
 	if n == nil && (d.step.Agent != nil || d.step.Tool != nil) {
-		n, d.defaultErrors = c.root.get("defaults").get("on_error"), true
+		n, d.defaults = c.root.get("defaults").get("on_error"), true
 	}
 	if !c.p.kind(n, nodeList) {
 		return
@@ -101,7 +101,7 @@ func (c *compiler) fallback(d *draftStep, n *node, e *OnError) bool {
 		return false
 	}
 	if given[0] != "value" && d.step.Agent == nil {
-		if d.defaultErrors {
+		if d.defaults {
 			return false
 		}
 		c.p.add(n.get(given[0]).spot(), codeConflict, "a %s cannot fall back to another %s; give it a value", d.step.Kind, given[0])
@@ -115,7 +115,9 @@ func (c *compiler) fallback(d *draftStep, n *node, e *OnError) bool {
 func (c *compiler) instead(d *draftStep, n *node) (agent *Agent, chain *Chain, value *Template) {
 	if v := n.get("agent"); v != nil && c.knownAgent(v) != nil {
 		a := *c.answering(v)
-		a.Output = d.step.Agent.Agent.Output
+		if d.step.Agent.By == nil {
+			a.Output = d.step.Agent.Agent.Output
+		}
 		c.gateOf(d, &a)
 		agent = &a
 	}

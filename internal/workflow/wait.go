@@ -35,18 +35,17 @@ func (c *compiler) waitStep(d *draftStep) {
 	}
 	switch given[0] {
 	case "for":
-		w.For = c.waitFor(n.get("for"), d)
+		w.For = c.waitTime(n.get("for"), d)
 	case "at":
 		if v := n.get("at"); c.p.kind(v, nodeText) {
-			w.At = c.bare(v, d.owner())
-			d.at = c.lastSite(w.At)
+			w.At = c.bare(v, d.owner(), wantTime)
 		}
 	case "signal":
 		w.Signal = c.signal(n.get("signal"), d)
 	}
 }
 
-func (c *compiler) waitFor(n *node, d *draftStep) *Template {
+func (c *compiler) waitTime(n *node, d *draftStep) *Template {
 	if !c.p.kind(n, nodeText) {
 		return nil
 	}
