@@ -10,7 +10,7 @@ var fieldsAlways = map[string]bool{"status": true, "cost_usd": true, "usage": tr
 
 // checkMissing refuses strict reads of what may not be there.
 func (c *compiler) checkMissing(s *site) {
-	if s.owner.place == placeAccept { // no step can be read there at all
+	if !s.owner.place.inRun() { // no step can be read there at all
 		return
 	}
 	for _, r := range s.draft.reads.steps {
