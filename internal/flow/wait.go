@@ -94,7 +94,7 @@ type Effects struct {
 	Children  []Submission // runs that begin
 	Told      []Letter     // messages to other runs
 	Asked     []Ask        // approvals that a person may answer now
-	Withdrawn []uuid.UUID  // approvals that nobody waits for any more
+	Withdrawn []Withdrawn  // approvals that nobody waits for any more
 	Emitted   []Emitted    // to whoever waits for a signal of the name
 }
 
@@ -109,8 +109,26 @@ type Letter struct {
 type Ask struct {
 	Asked
 	Step    Path
+	Gen     int16
 	Expires *time.Time // nil: never
 }
+
+// Withdrawn is an approval that nobody waits for any more.
+type Withdrawn struct {
+	ID     uuid.UUID
+	Status ApprovalStatus // expired or withdrawn: its time is over, or its step does not need it
+}
+
+// ApprovalStatus is where an approval stands.
+type ApprovalStatus string
+
+// The statuses of an approval.
+const (
+	ApprovalOpen      ApprovalStatus = "open"
+	ApprovalAnswered  ApprovalStatus = "answered"
+	ApprovalExpired   ApprovalStatus = "expired"
+	ApprovalWithdrawn ApprovalStatus = "withdrawn"
+)
 
 // Emitted is an event of the user's.
 type Emitted struct {
