@@ -98,6 +98,12 @@ type Effects struct {
 	Emitted   []Emitted    // to whoever waits for a signal of the name
 }
 
+// Withdrawn is an approval that can be answered no more.
+type Withdrawn struct {
+	ID      uuid.UUID
+	Expired bool // its time was up; else what asked for it is over
+}
+
 // Letter is a message to another run.
 type Letter struct {
 	To   uuid.UUID
@@ -111,12 +117,6 @@ type Ask struct {
 	Step    Path
 	Gen     int16
 	Expires *time.Time // nil: never
-}
-
-// Withdrawn is an approval that nobody waits for any more.
-type Withdrawn struct {
-	ID     uuid.UUID
-	Status ApprovalStatus // expired or withdrawn: its time is over, or its step does not need it
 }
 
 // ApprovalStatus is where an approval stands.

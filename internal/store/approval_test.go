@@ -170,7 +170,7 @@ func TestAnswerRacesWithdrawal(t *testing.T) {
 			answered <- err
 		}()
 		if err := s.commit(t.Context(), Change{
-			Run: run, Row: row(flow.RunStatusRunning), Withdrawn: []flow.Withdrawn{{ID: approval, Status: flow.ApprovalWithdrawn}},
+			Run: run, Row: row(flow.RunStatusRunning), Withdrawn: []flow.Withdrawn{{ID: approval}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,7 @@ func TestApprovalsThatAreOver(t *testing.T) {
 			q := question(approval)
 			q.Expires = c.expires
 			change := Change{Run: run, Tenant: TenantDefault, Asked: []flow.Ask{q}}
-			over := []flow.Withdrawn{{ID: approval, Status: c.withdrawn}}
+			over := []flow.Withdrawn{{ID: approval, Expired: c.withdrawn == flow.ApprovalExpired}}
 			if c.withdrawn != "" && atOnce { // asked and withdrawn in one batch
 				change.Withdrawn = over
 			}
@@ -237,7 +237,7 @@ func TestApprovalsThatAreOver(t *testing.T) {
 			if c.code != "" {
 				continue
 			}
-			if err := s.commit(t.Context(), Change{Run: run, Withdrawn: []flow.Withdrawn{{ID: approval, Status: flow.ApprovalExpired}}}); err != nil {
+			if err := s.commit(t.Context(), Change{Run: run, Withdrawn: []flow.Withdrawn{{ID: approval, Expired: true}}}); err != nil {
 				t.Fatal(err)
 			}
 			if got := must(db.Approval(t.Context(), TenantDefault, approval))(t).Status; got != flow.ApprovalAnswered {
@@ -272,7 +272,7 @@ func TestApprovals(t *testing.T) {
 		}
 		status := "open"
 		if i%4 == 0 {
-			status, c.Withdrawn = "expired", []flow.Withdrawn{{ID: pair[0].Approval, Status: flow.ApprovalExpired}, {ID: pair[1].Approval, Status: flow.ApprovalExpired}}
+			status, c.Withdrawn = "expired", []flow.Withdrawn{{ID: pair[0].Approval, Expired: true}, {ID: pair[1].Approval, Expired: true}}
 		}
 		if err := s.commit(t.Context(), c); err != nil {
 			t.Fatal(err)

@@ -31,26 +31,8 @@ func (b *batch) effects(c *Change) error {
 	if len(c.Asked)+len(c.Emitted) > 0 && c.tenant() == uuid.Nil {
 		return errNoTenant
 	}
-	var over map[uuid.UUID]flow.ApprovalStatus
-	if len(c.Asked) > 0 && len(c.Withdrawn) > 0 {
-		over = make(map[uuid.UUID]flow.ApprovalStatus, len(c.Withdrawn))
-		for _, w := range c.Withdrawn {
-			over[w.ID] = w.Status
-		}
-	}
-	for i := range c.Asked {
-		status := flow.ApprovalOpen
-		if s, ok := over[c.Asked[i].Approval]; ok { // the update does not see what the same statement inserts
-			status = s
-		}
-		b.asked(c, &c.Asked[i], status)
-	}
-	for _, w := range c.Withdrawn {
-		r := b.add(partWithdrawn)
-		r.begin()
-		r.uuid(w.ID)
-		r.text(string(w.Status))
-		r.end()
+	if len(c.Asked)+len(c.Withdrawn) > 0 {
+		b.approvals(c)
 	}
 	for i := range c.Emitted {
 		if err := b.emitted(c, &c.Emitted[i]); err != nil {
@@ -58,6 +40,30 @@ func (b *batch) effects(c *Change) error {
 		}
 	}
 	return nil
+}
+
+// approvals adds what people are asked and what they are not asked any more. An approval may be both in one batch: the
+// update does not see what the same statement inserts.
+func (b *batch) approvals(c *Change) {
+	over := make(map[uuid.UUID]flow.ApprovalStatus, len(c.Withdrawn))
+	for _, w := range c.Withdrawn {
+		over[w.ID] = flow.ApprovalWithdrawn
+		if w.Expired {
+			over[w.ID] = flow.ApprovalExpired
+		}
+		r := b.add(partWithdrawn)
+		r.begin()
+		r.uuid(w.ID)
+		r.text(string(over[w.ID]))
+		r.end()
+	}
+	for i := range c.Asked {
+		status, ok := over[c.Asked[i].Approval]
+		if !ok {
+			status = flow.ApprovalOpen
+		}
+		b.asked(c, &c.Asked[i], status)
+	}
 }
 
 func (b *batch) asked(c *Change, a *flow.Ask, status flow.ApprovalStatus) {

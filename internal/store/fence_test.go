@@ -18,7 +18,7 @@ func everything(run uuid.UUID, eaten int64) []Change {
 		{
 			Run: run, Tenant: TenantDefault, Events: events(2, 2), Row: ended, Eaten: []int64{eaten}, Told: []Message{{Run: run, Kind: "x"}},
 			Spend: []SpendLine{{Hour: time.Now(), Tenant: TenantDefault, Calls: 1}},
-			Asked: []flow.Ask{question(id())}, Withdrawn: []flow.Withdrawn{{ID: run, Status: flow.ApprovalWithdrawn}},
+			Asked: []flow.Ask{question(id())}, Withdrawn: []flow.Withdrawn{{ID: run}},
 			Emitted: []flow.Emitted{{ID: "1", Name: "go"}},
 		},
 		{Run: id(), New: listening(flow.RunStatusRunning), Events: events(1, 1)},
