@@ -100,7 +100,7 @@ func (c *compiler) noted(s *site, r stepRead, read *draftStep) Read {
 	at := c.locate(s.node, s.start, s.draft.offsetOf(r.at))
 	return Read{
 		Step: read.step, Field: r.field, Place: keyOf(s.node, s.owner.step), Whole: r.whole,
-		Pos: Position{Pointer: s.node.pointer(), Line: at.line, Col: at.col},
+		Pos: Position{Pointer: s.node.shortPointer(), Line: at.line, Col: at.col},
 	}
 }
 
