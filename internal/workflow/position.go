@@ -23,7 +23,7 @@ type Roster interface {
 // ModelFacts is what is known of one model.
 type ModelFacts struct {
 	Family        string
-	Tier          int     // 1, the cheapest, to 5
+	Tier          int     // 1, the cheapest, to 5; 0: not known
 	ContextTokens int64   // 0: not known
 	Input, Output float64 // nano-USD a token; 0 and not Priced: not known
 	Priced        bool
