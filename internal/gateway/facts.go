@@ -23,6 +23,7 @@ func (c *catalog) Model(name string) (workflow.ModelFacts, bool) {
 	if k := r.known; k != nil {
 		f.Tier, f.ContextTokens, f.TokensPerS = k.tier, k.contextTokens, tokensBySpeed[k.speed]
 	}
+	f.AnswerTokens = answerTokens(r.known, 0)
 	switch p := c.price(r, c.now()); {
 	case c.subscription(r) != "":
 		f.Priced = true

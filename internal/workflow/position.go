@@ -28,4 +28,5 @@ type ModelFacts struct {
 	Input, Output float64 // nano-USD a token; 0 and not Priced: not known
 	Priced        bool
 	TokensPerS    float64 // of an answer; 0: not known
+	AnswerTokens  int64   // an answer has at most, where its agent sets no max_tokens; 0: not known
 }
