@@ -136,7 +136,7 @@ func (p *problems) duration(n *node, high, fallback time.Duration) time.Duration
 	if !p.kind(n, nodeText) {
 		return fallback
 	}
-	d, ok := parseDuration(n.text)
+	d, ok := ParseDuration(n.text)
 	switch {
 	case !ok:
 		p.add(n.spot(), codeValue, "%q is not a duration; write it like 30s, 5m, 2h or 3d", n.text)
@@ -156,8 +156,8 @@ var (
 	}
 )
 
-// parseDuration reads 30s, 1h30m, 1.5s, 3d. What is too long for a time.Duration is its longest.
-func parseDuration(s string) (time.Duration, bool) {
+// ParseDuration reads 30s, 1h30m, 1.5s, 3d; false: it is no such text. What is too long for a time.Duration is its longest.
+func ParseDuration(s string) (time.Duration, bool) {
 	if !durationForm.MatchString(s) {
 		return 0, false
 	}

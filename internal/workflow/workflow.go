@@ -313,6 +313,7 @@ const (
 	InputBytesMax      = 1 << 20
 	OutputBytesMax     = 64 << 10
 	AttemptsMax        = 24
+	AsksAgainMax       = 2 // times an answer that breaks its contract is sent back
 	MapItemsMax        = 10_000
 	LoopIterationsMax  = 100
 	ConcurrencyMax     = 1_000 // of a map
