@@ -45,38 +45,7 @@ func (w work) maybe() work { return w.either(work{}) }
 // desk estimates what agents do.
 type desk struct {
 	*reader
-	roster   workflow.Roster
-	facts    map[string]workflow.ModelFacts
-	unpriced map[string]bool // models that a price is wanted of
-}
-
-// model is what is known of a model. One that is not priced is noted.
-func (d *desk) model(name string) workflow.ModelFacts {
-	f, known := d.facts[name]
-	if !known && d.roster != nil {
-		f, _ = d.roster.Model(name)
-		d.facts[name] = f
-	}
-	if !f.Priced {
-		d.unpriced[name] = true
-	}
-	return f
-}
-
-// answerMax is how many tokens an answer of an agent has at most.
-func (d *desk) answerMax(a *workflow.Agent) int64 {
-	if a.MaxTokens > 0 {
-		return int64(a.MaxTokens)
-	}
-	most := int64(0)
-	for _, e := range a.Chain.Entries {
-		most = max(most, d.model(e.Model).AnswerTokens)
-	}
-	if most == 0 {
-		most = answerTokensDefault
-	}
-	d.assume("answers of agents without max_tokens have as many tokens as the service lets them, usually 4,096")
-	return most
+	unpriced map[string]bool // models that are asked and have no price
 }
 
 // answer are the tokens of an answer of an agent.
@@ -112,6 +81,9 @@ func (d *desk) call(a *workflow.Agent, input, answer Span) work {
 	window := int64(0)
 	for i, e := range a.Chain.Entries {
 		f := d.model(e.Model)
+		if !f.Priced {
+			d.unpriced[e.Model] = true
+		}
 		window = max(window, f.ContextTokens)
 		speed := f.TokensPerS
 		if speed == 0 {

@@ -73,8 +73,8 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 		}
 	}
 	e.out.Path = e.path()
-	e.out.Unpriced = sortedKeys(e.allUnpriced)
-	e.out.Tools = sortedKeys(e.tools)
+	e.out.Unpriced = append([]string{}, sortedKeys(e.allUnpriced)...)
+	e.out.Tools = append([]string{}, sortedKeys(e.tools)...)
 	return e.out
 }
 
@@ -95,7 +95,7 @@ func newEstimator(w *workflow.Workflow, roster workflow.Roster, input json.RawMe
 			e.out.Assumptions = append(e.out.Assumptions, what)
 		}
 	}
-	e.desk = desk{reader: newReader(w, input, assume), roster: roster, facts: map[string]workflow.ModelFacts{}}
+	e.desk = desk{reader: newReader(w, roster, input, assume)}
 	return e
 }
 
@@ -148,13 +148,13 @@ func (e *estimator) rounds(s *workflow.Step) Span {
 	if s.Loop != nil {
 		n := Span{1, int64(s.Loop.MaxIterations)}
 		if n.High > 1 {
-			e.assume(fmt.Sprintf("%s: at most %d iterations; the range assumes 1 to %d", s.Path, n.High, n.High))
+			e.assume(fmt.Sprintf("%s: at most %s iterations; the range assumes 1 to %s", s.Path, grouped(n.High), grouped(n.High)))
 		}
 		return n
 	}
 	n := e.mapItems(s).count
 	if n.Low < n.High {
-		e.assume(fmt.Sprintf("%s: at most %d items; the range assumes %d to %d", s.Path, s.Map.MaxItems, n.Low, n.High))
+		e.assume(fmt.Sprintf("%s: at most %s items; the range assumes %s to %s", s.Path, grouped(int64(s.Map.MaxItems)), grouped(n.Low), grouped(n.High)))
 	}
 	return n
 }

@@ -2,6 +2,7 @@ package preview
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -19,6 +20,8 @@ const (
 // reader knows how large what a workflow's expressions read may be, and what of it is known already.
 type reader struct {
 	w       *workflow.Workflow
+	roster  workflow.Roster
+	facts   map[string]workflow.ModelFacts
 	input   *shape
 	given   any // the input, decoded; nil: it was not given
 	isGiven bool
@@ -37,9 +40,10 @@ type value struct {
 	known bool
 }
 
-func newReader(w *workflow.Workflow, input json.RawMessage, assume func(string)) *reader {
+func newReader(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, assume func(string)) *reader {
 	r := &reader{
-		w: w, assume: assume, outputs: map[*workflow.Step]*shape{}, lists: map[*workflow.Step]*shape{}, known: map[*workflow.Step]*value{}, schemas: map[*workflow.Schema]*shape{},
+		w: w, roster: roster, facts: map[string]workflow.ModelFacts{}, assume: assume,
+		outputs: map[*workflow.Step]*shape{}, lists: map[*workflow.Step]*shape{}, known: map[*workflow.Step]*value{}, schemas: map[*workflow.Schema]*shape{},
 	}
 	r.readInput(input)
 	r.words = map[string]any{"workflow": w.Name}
@@ -306,14 +310,13 @@ func (r *reader) contract(k workflow.Contract) *shape {
 }
 
 func (r *reader) agentOutput(a *workflow.AgentStep) *shape {
-	of := r.contract(a.Agent.Output)
 	if a.By == nil {
-		return of.atMost(int64(cmpOr(a.Agent.MaxTokens, outputTokensMax)))
+		return r.contract(a.Agent.Output).atMost(r.answerMax(&a.Agent))
 	}
-	of = nil
+	var of *shape
 	for _, name := range sortedKeys(a.Choices) {
 		c := a.Choices[name]
-		one := r.contract(c.Output).atMost(int64(cmpOr(c.MaxTokens, outputTokensMax)))
+		one := r.contract(c.Output).atMost(r.answerMax(c))
 		if of == nil {
 			of = one
 		} else {
@@ -323,12 +326,30 @@ func (r *reader) agentOutput(a *workflow.AgentStep) *shape {
 	return of
 }
 
-// cmpOr is the number, or the other one where it is 0.
-func cmpOr(n int, otherwise int64) int64 {
-	if n > 0 {
-		return int64(n)
+// model is what is known of a model.
+func (r *reader) model(name string) workflow.ModelFacts {
+	f, known := r.facts[name]
+	if !known && r.roster != nil {
+		f, _ = r.roster.Model(name)
+		r.facts[name] = f
 	}
-	return otherwise
+	return f
+}
+
+// answerMax is how many tokens an answer of an agent has at most.
+func (r *reader) answerMax(a *workflow.Agent) int64 {
+	if a.MaxTokens > 0 {
+		return int64(a.MaxTokens)
+	}
+	most := int64(0)
+	for _, e := range a.Chain.Entries {
+		most = max(most, r.model(e.Model).AnswerTokens)
+	}
+	if most == 0 {
+		most = answerTokensDefault
+	}
+	r.assume(fmt.Sprintf("%s: it has no max_tokens; answers of up to %s tokens are assumed", a.Name, grouped(most)))
+	return most
 }
 
 func (r *reader) groupOutput(s *workflow.Step) *shape {
@@ -403,7 +424,7 @@ func (r *reader) childOutput(s *workflow.Step) *shape {
 		if child == nil {
 			return unknownShape
 		}
-		one := newReader(child, nil, func(string) {}).last(child.Main, child.Output, child.Body)
+		one := newReader(child, r.roster, nil, func(string) {}).last(child.Main, child.Output, child.Body)
 		if of == nil {
 			of = one
 		} else {

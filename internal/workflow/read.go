@@ -136,7 +136,7 @@ func (p *problems) duration(n *node, high, fallback time.Duration) time.Duration
 	if !p.kind(n, nodeText) {
 		return fallback
 	}
-	d, ok := ParseDuration(n.text)
+	d, ok := parseDuration(n.text)
 	switch {
 	case !ok:
 		p.add(n.spot(), codeValue, "%q is not a duration; write it like 30s, 5m, 2h or 3d", n.text)
@@ -156,8 +156,8 @@ var (
 	}
 )
 
-// ParseDuration reads 30s, 1h30m, 1.5s, 3d; false: it is no such text. What is too long for a time.Duration is its longest.
-func ParseDuration(s string) (time.Duration, bool) {
+// parseDuration reads 30s, 1h30m, 1.5s, 3d. What is too long for a time.Duration is its longest.
+func parseDuration(s string) (time.Duration, bool) {
 	if !durationForm.MatchString(s) {
 		return 0, false
 	}
@@ -171,6 +171,9 @@ func ParseDuration(s string) (time.Duration, bool) {
 	}
 	return time.Duration(min(total, float64(1<<62))), true
 }
+
+// ParseDuration reads a duration as definitions write it: 30s, 1h30m, 1.5s, 3d.
+func ParseDuration(s string) (time.Duration, bool) { return parseDuration(s) }
 
 func formatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
