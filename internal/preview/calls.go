@@ -101,7 +101,7 @@ func (d *desk) call(a *workflow.Agent, input, answer Span) work {
 	}
 	if len(a.Chain.Entries) == 0 { // its route chooses when it is called
 		d.unpriced["route "+a.Route] = true
-		d.assume("the models of the route " + a.Route + " are chosen when it is called: what they cost is not counted")
+		d.assume(a.Name, "the models of the route "+a.Route+" are chosen when it is called; what they cost is not counted")
 		w.seconds = Seconds{firstTokenLow, firstTokenHigh + float64(answer.High)/tokensPerSDefault}
 	}
 	w.amount.Input, w.amount.Output = input.atMost(d.window(a, window)), answer

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -73,6 +74,7 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 		}
 	}
 	e.out.Path = e.path()
+	e.out.Assumptions = e.assumed.lines()
 	e.out.Unpriced = append([]string{}, sortedKeys(e.allUnpriced)...)
 	e.out.Tools = append([]string{}, sortedKeys(e.tools)...)
 	return e.out
@@ -82,20 +84,50 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 type estimator struct {
 	desk
 	out         Estimated
+	assumed     assumptions
 	allUnpriced map[string]bool
 	tools       map[string]bool
 	children    map[string]Estimated // by reference, of those whose input is not known
 }
 
+// assumptions are gathered with what each is about.
+type assumptions struct {
+	whats  []string
+	abouts map[string][]string
+}
+
+func (a *assumptions) add(about, what string) {
+	if a.abouts == nil {
+		a.abouts = map[string][]string{}
+	}
+	abouts, known := a.abouts[what]
+	if !known {
+		a.whats = append(a.whats, what)
+	}
+	if !slices.Contains(abouts, about) {
+		a.abouts[what] = append(abouts, about)
+	}
+}
+
+// aboutsMax is how many things are named that the same is assumed of.
+const aboutsMax = 8
+
+func (a *assumptions) lines() []string {
+	lines := make([]string, len(a.whats))
+	for i, what := range a.whats {
+		about := a.abouts[what]
+		if more := len(about) - aboutsMax; more > 0 {
+			about = append(slices.Clone(about[:aboutsMax]), fmt.Sprintf("and %d more", more))
+		}
+		lines[i] = strings.Join(about, ", ") + ": " + what
+	}
+	return lines
+}
+
 func newEstimator(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage) *estimator {
 	e := &estimator{allUnpriced: map[string]bool{}, tools: map[string]bool{}, children: map[string]Estimated{}}
-	e.out = Estimated{Steps: make([]StepEstimate, len(w.Steps)), Assumptions: []string{}}
-	assume := func(what string) {
-		if !slices.Contains(e.out.Assumptions, what) {
-			e.out.Assumptions = append(e.out.Assumptions, what)
-		}
-	}
-	e.desk = desk{reader: newReader(w, roster, input, assume)}
+	e.out = Estimated{Steps: make([]StepEstimate, len(w.Steps))}
+	e.desk = desk{reader: newReader(w, roster, input, e.assumed.add)}
 	return e
 }
 
@@ -148,13 +180,13 @@ func (e *estimator) rounds(s *workflow.Step) Span {
 	if s.Loop != nil {
 		n := Span{1, int64(s.Loop.MaxIterations)}
 		if n.High > 1 {
-			e.assume(fmt.Sprintf("%s: at most %s iterations; the range assumes 1 to %s", s.Path, grouped(n.High), grouped(n.High)))
+			e.assume(s.Path, fmt.Sprintf("at most %s iterations; the range assumes 1 to %s", grouped(n.High), grouped(n.High)))
 		}
 		return n
 	}
 	n := e.mapItems(s).count
 	if n.Low < n.High {
-		e.assume(fmt.Sprintf("%s: at most %s items; the range assumes %s to %s", s.Path, grouped(int64(s.Map.MaxItems)), grouped(n.Low), grouped(n.High)))
+		e.assume(s.Path, fmt.Sprintf("at most %s items; the range assumes %s to %s", grouped(int64(s.Map.MaxItems)), grouped(n.Low), grouped(n.High)))
 	}
 	return n
 }
@@ -247,7 +279,7 @@ func (e *estimator) leaf(s *workflow.Step) work {
 	case workflow.KindWait:
 		w = e.wait(s)
 	case workflow.KindApproval:
-		e.assume(s.Path + ": the time until a person answers is not counted")
+		e.assume(s.Path, "the time until a person answers is not counted")
 	default: // set and emit take nothing
 	}
 	if most := s.Timeout.Seconds(); most > 0 && s.Kind != workflow.KindWait {
@@ -288,9 +320,6 @@ func (e *estimator) tool(s *workflow.Step) work {
 		return w
 	}
 	w.seconds.High = s.Timeout.Seconds()
-	if s.Tool.Output.Schema == nil {
-		e.assume(fmt.Sprintf("%s: what the tool answers is not known; at most %d KB", s.Path, workflow.OutputBytesMax>>10))
-	}
 	return w
 }
 
@@ -313,7 +342,7 @@ func (e *estimator) plan(s *workflow.Step) work {
 	for _, ref := range p.Allow.Tools {
 		e.tools[ref] = true
 	}
-	e.assume(fmt.Sprintf("%s: a plan costs at most its allow.max_usd, $%s; each of its %d steps makes one call", s.Path, p.Allow.MaxCost, steps))
+	e.assume(s.Path, fmt.Sprintf("a plan costs at most its allow.max_usd, $%s; each of its %d steps makes one call", p.Allow.MaxCost, steps))
 	return w
 }
 
@@ -326,7 +355,7 @@ func (e *estimator) wait(s *workflow.Step) work {
 			}
 		}
 	}
-	e.assume(s.Path + ": how long it waits is not known, and not counted")
+	e.assume(s.Path, "how long it waits is not known, and not counted")
 	return work{}
 }
 
@@ -352,7 +381,7 @@ func (e *estimator) child(s *workflow.Step) work {
 func (e *estimator) childRun(s *workflow.Step, ref string, input json.RawMessage) (work, []string) {
 	child := e.w.Children[ref]
 	if child == nil {
-		e.assume(s.Path + ": the workflow " + ref + " is not at hand, and not counted")
+		e.assume(s.Path, "the workflow "+ref+" is not at hand, and not counted")
 		return work{}, nil
 	}
 	run, known := e.children[ref]
@@ -366,7 +395,7 @@ func (e *estimator) childRun(s *workflow.Step, ref string, input json.RawMessage
 		e.tools[ref] = true
 	}
 	for _, what := range run.Assumptions {
-		e.assume(s.Path + "/" + what)
+		e.assume(s.Path, what)
 	}
 	seconds := run.Path.Seconds
 	seconds.High = min(seconds.High, limit(child.Timeout))

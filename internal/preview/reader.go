@@ -25,7 +25,7 @@ type reader struct {
 	input   *shape
 	given   any // the input, decoded; nil: it was not given
 	isGiven bool
-	assume  func(string)
+	assume  func(about, what string)
 
 	outputs map[*workflow.Step]*shape
 	lists   map[*workflow.Step]*shape // that maps go through
@@ -40,7 +40,7 @@ type value struct {
 	known bool
 }
 
-func newReader(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, assume func(string)) *reader {
+func newReader(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, assume func(about, what string)) *reader {
 	r := &reader{
 		w: w, roster: roster, facts: map[string]workflow.ModelFacts{}, assume: assume,
 		outputs: map[*workflow.Step]*shape{}, lists: map[*workflow.Step]*shape{}, known: map[*workflow.Step]*value{}, schemas: map[*workflow.Schema]*shape{},
@@ -74,8 +74,8 @@ func (r *reader) readInput(input json.RawMessage) {
 		r.input = &shape{tokens: Span{0, inputTextTokens}}
 		return
 	}
-	read := schemaReader{text: Span{0, inputTextTokens}, entries: inputEntriesMax, unbound: func(what string) {
-		r.assume(what + "; texts of up to 4,000 tokens and lists of up to 100 entries are assumed")
+	read := schemaReader{text: Span{0, inputTextTokens}, entries: inputEntriesMax, unbound: func(at, why string) {
+		r.assume(at, why+fmt.Sprintf("; texts of up to %s tokens and lists of up to %d entries are assumed", grouped(inputTextTokens), inputEntriesMax))
 	}}
 	r.input = read.of(decoded(r.w.Input), "input", 0)
 }
@@ -276,6 +276,9 @@ func (r *reader) outputOf(s *workflow.Step) *shape {
 	case workflow.KindAgent:
 		return r.agentOutput(s.Agent)
 	case workflow.KindTool:
+		if s.Tool.Output.Schema == nil {
+			r.assume(s.Path, fmt.Sprintf("what the tool answers is not known; at most %d KB", workflow.OutputBytesMax>>10))
+		}
 		return r.contract(s.Tool.Output)
 	case workflow.KindSet:
 		return r.template(s.Set, s.Body)
@@ -348,7 +351,7 @@ func (r *reader) answerMax(a *workflow.Agent) int64 {
 	if most == 0 {
 		most = answerTokensDefault
 	}
-	r.assume(fmt.Sprintf("%s: it has no max_tokens; answers of up to %s tokens are assumed", a.Name, grouped(most)))
+	r.assume(a.Name, fmt.Sprintf("no max_tokens; answers of up to %s tokens are assumed", grouped(most)))
 	return most
 }
 
@@ -424,7 +427,7 @@ func (r *reader) childOutput(s *workflow.Step) *shape {
 		if child == nil {
 			return unknownShape
 		}
-		one := newReader(child, r.roster, nil, func(string) {}).last(child.Main, child.Output, child.Body)
+		one := newReader(child, r.roster, nil, func(string, string) {}).last(child.Main, child.Output, child.Body)
 		if of == nil {
 			of = one
 		} else {

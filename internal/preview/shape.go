@@ -163,9 +163,9 @@ func (s *shape) member(name string, inner *shape, always bool) {
 
 // schemaReader makes shapes of JSON Schemas.
 type schemaReader struct {
-	text    Span              // tokens of a text without a maxLength
-	entries int64             // of a list without maxItems
-	unbound func(what string) // is told of each of them; nil: nobody wants to know
+	text    Span                 // tokens of a text without a maxLength
+	entries int64                // of a list without maxItems
+	unbound func(at, why string) // is told of each of them; nil: nobody wants to know
 }
 
 const schemaDepthMax = workflow.SchemaDepthMax
@@ -205,7 +205,7 @@ func (r schemaReader) of(schema any, at string, depth int) *shape {
 
 func (r schemaReader) unlimited(at, why string) *shape {
 	if r.unbound != nil {
-		r.unbound(at + ": " + why)
+		r.unbound(at, why)
 	}
 	return &shape{tokens: r.text}
 }
@@ -247,7 +247,7 @@ func (r schemaReader) string(s map[string]any, at string) *shape {
 	most := whole(s["maxLength"], -1)
 	low := textTokens(Span{least + 2, least + 2}).Low
 	if most < 0 {
-		u := r.unlimited(at, "it has no maxLength")
+		u := r.unlimited(at, "no maxLength")
 		return &shape{tokens: Span{min(low, u.tokens.High), u.tokens.High}}
 	}
 	const letterBytes = 2 // between plain letters and those of other scripts
@@ -259,7 +259,7 @@ func (r schemaReader) list(s map[string]any, at string, depth int) *shape {
 	if count.High < 0 {
 		count.High = max(count.Low, r.entries)
 		if r.unbound != nil {
-			r.unbound(at + ": it has no maxItems")
+			r.unbound(at, "no maxItems")
 		}
 	}
 	return listOf(r.of(s["items"], at+"[]", depth+1), Span{min(count.Low, count.High), count.High})
