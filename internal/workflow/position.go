@@ -6,6 +6,8 @@ type Position struct {
 	Line, Col int    // from 1; 0: not known
 }
 
+func (n *node) position() Position { return Position{Pointer: n.pointer(), Line: n.line, Col: n.col} }
+
 // Read is one thing that a step's expressions read of another step.
 type Read struct {
 	Step  *Step  // of the same body, or of one around it

@@ -115,7 +115,7 @@ type Step struct {
 
 	When    *Expr
 	Timeout time.Duration // of one attempt; of a container: of everything inside; 0: none
-	Retry   Retry         // of agent, tool, workflow and plan steps
+	Retry   Retry         // of agent, tool, workflow and plan steps, and of merges by a judge
 	Gate    *Gate         // of agent and tool steps; nil: none
 	OnError []OnError     // the first that names the class of a failure says what becomes of it
 	Budget  *StepBudget   // nil: none of its own
@@ -187,6 +187,8 @@ type Agent struct {
 	Delegates []*Agent // it may hand them scoped tasks, and gets their summary back
 	MaxTurns  int      // answers with requests to delegates, before it must come to an end
 	Gate      *Gate    // of every step it works at that has none of its own
+
+	Pos Position
 }
 
 // Summary says how the short form of an output is made.
