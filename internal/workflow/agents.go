@@ -110,7 +110,7 @@ func (c *compiler) knownAgent(n *node) *draftAgent {
 }
 
 func (c *compiler) draftAgent(n *node, name string) *draftAgent {
-	d := &draftAgent{node: n, agent: Agent{Name: name}}
+	d := &draftAgent{node: n, agent: Agent{Name: name, Pos: n.position()}}
 	if !c.p.object(n, "an agent", agentKeys) {
 		return d
 	}

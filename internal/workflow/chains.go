@@ -126,11 +126,17 @@ func (c *compiler) entry(n *node) ChainEntry {
 // baseline gathers the models that steps may call, and gives every agent what its savings are counted against.
 func (c *compiler) baseline() {
 	models := map[string]bool{}
+	var workers []*Agent
 	for _, s := range c.w.Steps {
-		if s.Agent == nil {
-			continue
+		if s.Agent != nil {
+			workers = append(workers, &s.Agent.Agent)
 		}
-		for _, e := range s.Agent.Agent.Chain.Entries {
+		if s.Merge != nil && s.Merge.Agent != nil {
+			workers = append(workers, &s.Merge.Agent.Agent)
+		}
+	}
+	for _, a := range workers {
+		for _, e := range a.Chain.Entries {
 			models[e.Model] = true
 		}
 	}
@@ -142,9 +148,7 @@ func (c *compiler) baseline() {
 	for _, a := range c.w.Agents {
 		a.Baseline = against
 	}
-	for _, s := range c.w.Steps {
-		if s.Agent != nil {
-			s.Agent.Agent.Baseline = against
-		}
+	for _, a := range workers {
+		a.Baseline = against
 	}
 }

@@ -33,7 +33,10 @@ func newCompiler(source []byte, p *problems) *compiler {
 		exprs:   map[exprKey]*draftExpr{},
 		objects: newObjects(),
 		envs:    map[view]*environment{},
-		body:    &draftBody{body: &Body{byID: map[string]*Step{}}},
+
+		sharedEnvs: map[envKey]*environment{},
+		causes:     map[[2]*draftStep]*draftStep{},
+		body:       &draftBody{body: &Body{byID: map[string]*Step{}}},
 	}
 }
 
@@ -47,6 +50,7 @@ func compile(source []byte, c *compiler) (*Workflow, error) {
 	if err := c.p.err(); err != nil {
 		return nil, err
 	}
+	c.w.Places = places(root)
 	c.w.Source = root.canonical()
 	c.w.Hash = hashOf(c.w.Source)
 	return c.w, nil
@@ -59,7 +63,8 @@ type compiler struct {
 	root  *node
 	w     *Workflow
 
-	stored bool // it was compiled before: see Load
+	stored  bool // it was compiled before: see Load
+	planned bool // an agent planned it: its expressions read the input, steps, and what maps and loops give
 
 	retry      Retry // of the defaults
 	timeout    int64 // of the defaults, nanoseconds; 0: none
@@ -77,6 +82,10 @@ type compiler struct {
 
 	objects *objects
 	envs    map[view]*environment
+
+	sharedEnvs map[envKey]*environment
+	causes     map[[2]*draftStep]*draftStep // a map or loop and what it waits for → the step inside that reads it
+	omitted    map[int]string               // by index: the rung of the ladder that leaves a step out
 }
 
 // definition compiles the tree. The order is: names first, then steps, then what reads them.
@@ -167,9 +176,17 @@ func (c *compiler) contracts() {
 		return
 	}
 	c.w.Contracts = make(map[string]*Schema, len(n.members))
+	c.w.ContractValues = make(map[string]any, len(n.members))
 	for _, m := range n.members {
 		c.p.name(m.spot(), "a contract", m.name)
-		c.w.Contracts[m.name] = c.schema(m.value, "contract "+m.name)
+		s := c.schema(m.value, "contract "+m.name)
+		c.w.Contracts[m.name] = s
+		if s == nil {
+			continue
+		}
+		if value, err := Decode(s.Raw); err == nil {
+			c.w.ContractValues[m.name] = value
+		}
 	}
 }
 

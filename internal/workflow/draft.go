@@ -63,14 +63,28 @@ type exprFault struct {
 
 // site is one place where an expression is written.
 type site struct {
-	draft     *draftExpr
-	owner     owner
-	node      *node
-	start     int // byte offset of the source in the node's text
-	condition bool
+	draft *draftExpr
+	owner owner
+	node  *node
+	start int // byte offset of the source in the node's text
+	want  want
 }
 
-func (c *compiler) condition(n *node, o owner) *Expr {
+// want is what an expression must give where it stands.
+type want uint8
+
+const (
+	wantAny want = iota
+	wantBool
+	wantNumber
+	wantList
+	wantTime // or text that is one
+)
+
+func (c *compiler) condition(n *node, o owner) *Expr { return c.bare(n, o, wantBool) }
+
+// bare reads an expression that stands without ${{ }}, or as a whole one with it.
+func (c *compiler) bare(n *node, o owner, w want) *Expr {
 	if !c.p.kind(n, nodeText) {
 		return nil
 	}
@@ -80,7 +94,7 @@ func (c *compiler) condition(n *node, o owner) *Expr {
 	}
 	e := c.expression(n, start, source, o)
 	if e != nil {
-		c.sites[len(c.sites)-1].condition = true
+		c.sites[len(c.sites)-1].want = w
 	}
 	return e
 }

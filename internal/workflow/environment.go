@@ -37,6 +37,7 @@ const (
 	placeOnFailure
 	placeFinally
 	placeAccept // of a chain's entry: an answer is judged by itself
+	placesMax
 )
 
 // further says which roots are there beside those of the place.
@@ -84,11 +85,16 @@ var baseEnv = sync.OnceValue(func() *cel.Env {
 	return env
 })
 
-// environment is what expressions of one place of a definition see.
+// environment is what expressions of one view see.
 type environment struct {
 	env   *cel.Env
 	roots []string
-	steps map[string]bool
+}
+
+// envKey: views that see the same share an environment.
+type envKey struct {
+	view   view
+	output *cel.Type // of the root output
 }
 
 // environment makes the environment of a view when it is first needed.
@@ -96,57 +102,99 @@ func (c *compiler) environment(v view) *environment {
 	if e := c.envs[v]; e != nil {
 		return e
 	}
-	p := v.place
-	e := &environment{steps: map[string]bool{}}
+	key := envKey{view: v}
+	if v.further == furtherAnswer || v.further == furtherOutput {
+		key.view.judged, key.output = nil, c.judgedType(v.judged)
+	}
+	e := c.sharedEnvs[key]
+	if e == nil {
+		e = c.newEnvironment(key)
+		c.sharedEnvs[key] = e
+	}
+	c.envs[v] = e
+	return e
+}
+
+func (c *compiler) newEnvironment(key envKey) *environment {
+	e := &environment{}
 	declared := []cel.EnvOption{cel.CustomTypeProvider(c.objects)}
 	root := func(name string, t *cel.Type) {
 		declared = append(declared, cel.Variable(name, t))
 		e.roots = append(e.roots, name)
 	}
-	if p == placeAccept {
+	v := key.view
+	switch v.place {
+	case placeAccept:
 		c.answerRoots(root, cel.DynType)
-	} else {
+	case placeSubmission:
 		root("input", c.inputType())
+	default:
+		c.ordinaryRoots(v, root)
 	}
-	if p != placeSubmission && p != placeAccept {
-		root("run", c.runType(p))
-		root("steps", c.stepsType(p, e))
-	}
-	c.furtherRoots(v, root)
+	c.furtherRoots(key, root)
 	env, err := baseEnv().Extend(declared...)
 	if err != nil { // a defect of this package
 		panic(fmt.Errorf("declare the roots of expressions: %w", err))
 	}
 	e.env = env
-	c.envs[v] = e
 	return e
 }
 
+// ordinaryRoots declares what every expression of a run reads. One that was planned reads nothing of the run.
+func (c *compiler) ordinaryRoots(v view, root func(name string, t *cel.Type)) {
+	root("input", c.inputType())
+	if !c.planned {
+		root("run", c.runType(v.place))
+	}
+	root("steps", c.stepsType(v.place, v.body))
+	if !c.planned {
+		root("contracts", c.contractsType())
+	}
+	inMap, inLoop := false, false
+	for b := v.body; b.outer != nil; b = b.outer {
+		if m := b.owner.step.Map; m != nil {
+			if !inMap {
+				root("item", c.itemType(b.owner))
+				root("index", cel.IntType)
+			}
+			if b.as != "" {
+				root(b.as, c.itemType(b.owner))
+			}
+			inMap = true
+		} else if !inLoop {
+			root("iter", c.iterType(b.owner))
+			inLoop = true
+		}
+	}
+}
+
 // furtherRoots declares the roots that only some places have.
-func (c *compiler) furtherRoots(v view, root func(name string, t *cel.Type)) {
-	switch v.further {
+func (c *compiler) furtherRoots(key envKey, root func(name string, t *cel.Type)) {
+	switch key.view.further {
 	case furtherAnswer:
-		c.answerRoots(root, c.judgedType(v.judged))
+		c.answerRoots(root, key.output)
 	case furtherOutput:
-		root(rootOutput, c.judgedType(v.judged))
+		root(rootOutput, key.output)
 	case furtherEvent:
-		event, fields := c.objects.define("the event")
-		fields["name"], fields["data"] = cel.StringType, cel.DynType
-		root("event", event)
+		root("event", c.object("the event", func(fields map[string]*cel.Type) {
+			fields["name"], fields["data"] = cel.StringType, cel.DynType
+		}))
 	case furtherEstimate:
-		estimate, fields := c.objects.define("the estimate")
-		fields["usd_max"], fields["steps"], fields["tools"] = cel.DoubleType, cel.IntType, cel.ListType(cel.StringType)
-		root("estimate", estimate)
+		root("estimate", c.object("the estimate", func(fields map[string]*cel.Type) {
+			fields["usd_max"], fields["steps"], fields["tools"] = cel.DoubleType, cel.IntType, cel.ListType(cel.StringType)
+		}))
 	case furtherNone:
 	}
 }
 
-// judgedType is the type of the root output where a step's own output is judged.
-func (c *compiler) judgedType(d *draftStep) *cel.Type {
-	if d.step.Agent != nil || d.step.Tool != nil {
-		return c.outputType(d)
+// object defines an object type that is the same wherever it is needed.
+func (c *compiler) object(name string, define func(fields map[string]*cel.Type)) *cel.Type {
+	if c.objects.fields[name] != nil {
+		return cel.ObjectType(name)
 	}
-	return cel.DynType
+	t, fields := c.objects.define(name)
+	define(fields)
+	return t
 }
 
 func (c *compiler) inputType() *cel.Type {
@@ -157,35 +205,52 @@ func (c *compiler) inputType() *cel.Type {
 }
 
 func (c *compiler) runType(p place) *cel.Type {
-	t, fields := c.objects.define([...]string{"", "the run", "the failed run", "the ended run"}[p])
-	for _, name := range []string{"id", "workflow", "stakes", "mode"} {
-		fields[name] = cel.StringType
-	}
-	fields["version"] = cel.IntType
-	fields["labels"] = cel.MapType(cel.StringType, cel.StringType)
-	fields["started_at"], fields["now"] = cel.TimestampType, cel.TimestampType
-	fields["time_left_s"], fields["cost_usd"] = cel.DoubleType, cel.DoubleType
-	quality, inner := c.objects.define("the quality of the run")
-	inner["level"], inner["name"] = cel.IntType, cel.StringType
-	inner["omitted"], inner["reasons"] = cel.ListType(cel.StringType), cel.ListType(cel.StringType)
-	fields["quality"] = quality
-	if p != placeMain {
+	return c.object([...]string{"", "the run", "the failed run", "the ended run"}[p], func(fields map[string]*cel.Type) {
+		for _, name := range []string{"id", "workflow", "stakes", "mode"} {
+			fields[name] = cel.StringType
+		}
+		fields["version"] = cel.IntType
+		fields["labels"] = cel.MapType(cel.StringType, cel.StringType)
+		fields["started_at"], fields["now"] = cel.TimestampType, cel.TimestampType
+		fields["time_left_s"], fields["cost_usd"] = cel.DoubleType, cel.DoubleType
+		fields["quality"] = c.object("the quality of the run", func(fields map[string]*cel.Type) {
+			fields["level"], fields["name"] = cel.IntType, cel.StringType
+			fields["omitted"], fields["reasons"] = cel.ListType(cel.StringType), cel.ListType(cel.StringType)
+		})
+		if p == placeMain {
+			return
+		}
 		fields["status"] = cel.StringType
-		failure, inner := c.objects.define("the error of the run")
-		inner["step"], inner["class"], inner["message"] = cel.StringType, cel.StringType, cel.StringType
-		fields["error"] = failure
-	}
-	return t
+		fields["error"] = c.object("the error of the run", func(fields map[string]*cel.Type) {
+			fields["step"], fields["class"], fields["message"] = cel.StringType, cel.StringType, cel.StringType
+		})
+	})
 }
 
-// stepsType declares the steps an expression of the place may read: those of its own section and of the ones before.
-func (c *compiler) stepsType(p place, e *environment) *cel.Type {
+// contractsType declares the contracts: each is a JSON Schema.
+func (c *compiler) contractsType() *cel.Type {
+	return c.object(objectContracts, func(fields map[string]*cel.Type) {
+		for name := range c.w.Contracts {
+			fields[name] = cel.DynType
+		}
+	})
+}
+
+// stepsType declares the steps an expression of the place may read: those of its body and the ones around it, of its
+// own section and of the ones before.
+func (c *compiler) stepsType(p place, b *draftBody) *cel.Type {
+	if b.shapes[p] != nil {
+		return b.shapes[p]
+	}
 	t, fields := c.objects.define([...]string{"", "the steps", "the steps up to on_failure", "the steps up to finally"}[p])
-	for _, d := range c.drafts {
+	b.shapes[p] = t
+	for _, d := range b.drafts {
 		if d.step.ID != "" && placeOf(d.step.Section) <= p {
 			fields[d.step.ID] = c.stepType(d)
-			e.steps[d.step.ID] = true
 		}
+	}
+	if b.outer != nil {
+		c.objects.outer[t.TypeName()] = c.stepsType(p, b.outer).TypeName()
 	}
 	return t
 }

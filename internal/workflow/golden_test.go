@@ -111,14 +111,14 @@ func dump(w *workflow.Workflow) string {
 	sections := []string{"main", "on_failure", "finally"}
 	for _, s := range w.Steps {
 		indent := "  "
-		for p := s.Parent; p != nil; p = p.Parent {
+		for p := around(s); p != nil; p = around(p) {
 			indent += "  "
 		}
 		fmt.Fprintf(&b, "%s%d %s %s %s", indent, s.Index, sections[s.Section], s.Kind, s.Path)
 		if s.Parent != nil && s.Parent.Switch != nil {
 			fmt.Fprintf(&b, " case=%d", s.Case)
 		}
-		fmt.Fprintf(&b, " after=%s before=%s", edges(s), ids(w, s.Dependants))
+		fmt.Fprintf(&b, " after=%s before=%s", edges(s), ids(s.Body, s.Dependants))
 		if s.When != nil {
 			fmt.Fprintf(&b, " when=%q", s.When.Source)
 		}
@@ -128,15 +128,20 @@ func dump(w *workflow.Workflow) string {
 		if s.Volatile {
 			b.WriteString(" volatile")
 		}
+		if s.Member {
+			b.WriteString(" member")
+		}
 		b.WriteString("\n")
+		if reads := reads(s); reads != "" {
+			fmt.Fprintf(&b, "%s    reads %s\n", indent, reads)
+		}
 		detail(&b, indent+"    ", s)
 	}
 	return b.String()
 }
 
 func detail(b *strings.Builder, indent string, s *workflow.Step) {
-	if s.Agent != nil || s.Tool != nil {
-		r := s.Retry
+	if r := s.Retry; r.MaxAttempts > 0 {
 		fmt.Fprintf(b, "%sretry attempts=%d backoff=%s*%v≤%s jitter=%v feedback=%v %v\n", indent, r.MaxAttempts, r.Initial, r.Factor, r.Max, r.Jitter, r.Feedback, r.Classes)
 	}
 	template := func(what string, t *workflow.Template) {
@@ -147,6 +152,9 @@ func detail(b *strings.Builder, indent string, s *workflow.Step) {
 	switch {
 	case s.Agent != nil:
 		fmt.Fprintf(b, "%sagent %s\n", indent, describe(&s.Agent.Agent))
+		if s.Agent.DifferentFamily != nil {
+			fmt.Fprintf(b, "%sdifferent_family %s\n", indent, ids(s.Body, s.Agent.DifferentFamily))
+		}
 		template("prompt", s.Agent.Prompt)
 		template("input", s.Agent.Input)
 	case s.Tool != nil:
@@ -156,6 +164,21 @@ func detail(b *strings.Builder, indent string, s *workflow.Step) {
 		template("set", s.Set)
 	case s.Group != nil:
 		template("output", s.Group.Output)
+	case s.Map != nil:
+		m := s.Map
+		fmt.Fprintf(b, "%smap as=%q max_items=%d concurrency=%d keep_errors=%v min_success=%d main=%s\n", indent, m.As, m.MaxItems, m.Concurrency, m.KeepErrors, m.MinSuccess, main(m.Body))
+		template("items", m.Items)
+		template("output", m.Output)
+	case s.Loop != nil:
+		l := s.Loop
+		fmt.Fprintf(b, "%sloop max_iterations=%d until=%s best_by=%s stop_if_unchanged=%v main=%s\n", indent, l.MaxIterations, source(l.Until), source(l.BestBy), l.StopIfUnchanged, main(l.Body))
+		template("output", l.Output)
+	case s.Merge != nil:
+		m := s.Merge
+		fmt.Fprintf(b, "%smerge %s %s by=%s quorum=%d\n", indent, m.Strategy, ids(s.Body, m.Of), source(m.By), m.Quorum)
+		if m.Agent != nil {
+			fmt.Fprintf(b, "%sjudge %s\n", indent, describe(&m.Agent.Agent))
+		}
 	case s.Switch != nil:
 		for i, k := range s.Switch.Cases {
 			when := "else"
@@ -222,18 +245,59 @@ func contract(c workflow.Contract) string {
 	return "text"
 }
 
+// around is the container around a step, at whatever depth of bodies.
+func around(s *workflow.Step) *workflow.Step {
+	if s.Parent != nil {
+		return s.Parent
+	}
+	return s.Body.Owner
+}
+
+func source(e *workflow.Expr) string {
+	if e == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%q", e.Source)
+}
+
+func main(b *workflow.Body) string {
+	var slots []int
+	for _, s := range b.Main {
+		slots = append(slots, s.Slot)
+	}
+	return ids(b, slots)
+}
+
+// reads names what a step's expressions read: where, of which step, what, * for all of an output, and at which line.
+func reads(s *workflow.Step) string {
+	var list []string
+	for _, r := range s.Reads {
+		whole := ""
+		if r.Whole {
+			whole = "*"
+		}
+		list = append(list, fmt.Sprintf("%s:%s.%s%s", r.Place, r.Step.Path, r.Field, whole))
+	}
+	return strings.Join(list, " ")
+}
+
+// edges names what a step waits for, and why where it is not that it reads it.
 func edges(s *workflow.Step) string {
 	var names []string
 	for _, e := range s.Edges {
-		names = append(names, s.Body.Steps[e.Slot].ID)
+		name := s.Body.Steps[e.Slot].ID
+		if e.Why != workflow.EdgeReads {
+			name += "(" + e.Why + ")"
+		}
+		names = append(names, name)
 	}
 	return "[" + strings.Join(names, " ") + "]"
 }
 
-func ids(w *workflow.Workflow, list []int) string {
+func ids(b *workflow.Body, slots []int) string {
 	var names []string
-	for _, i := range list {
-		names = append(names, w.Steps[i].ID)
+	for _, slot := range slots {
+		names = append(names, b.Steps[slot].ID)
 	}
 	return "[" + strings.Join(names, " ") + "]"
 }

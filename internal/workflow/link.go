@@ -5,105 +5,161 @@ import (
 	"strings"
 )
 
-// link works out the edges from what steps need and read, and the order in which their expressions can be typed.
+// link works out the edges from what steps need, read and join, and the order in which their expressions can be typed.
 func (c *compiler) link() {
-	edges := make([]map[int]string, len(c.drafts)) // by index of the step waited for: why
+	edges := make([]map[int]string, len(c.drafts)) // by index: slot of the step waited for → why
 	for i, d := range c.drafts {
 		edges[i] = map[int]string{}
 		for _, n := range d.needs {
-			c.linkNeed(d, n, edges[i])
-		}
-		if d.before != nil {
-			addEdge(edges[i], d.before.step.Index, EdgeSequence)
+			c.linkNeed(d, n, edges)
 		}
 	}
 	for _, s := range c.sites {
 		c.linkReads(s, edges)
 	}
 	for i, d := range c.drafts {
+		c.linkMembers(d, edges[i])
+		c.linkFamilies(d, edges[i])
+		if d.before != nil {
+			addEdge(edges[i], d.before.step.Slot, EdgeSequence)
+		}
 		for on, why := range edges[i] {
 			d.step.Edges = append(d.step.Edges, Edge{Slot: on, Why: why})
 		}
 		slices.SortFunc(d.step.Edges, func(a, b Edge) int { return a.Slot - b.Slot })
 		for _, on := range d.step.Edges {
-			c.drafts[on.Slot].step.Dependants = append(c.drafts[on.Slot].step.Dependants, i)
+			waited := d.body.drafts[on.Slot].step
+			waited.Dependants = append(waited.Dependants, d.step.Slot)
 		}
 	}
 }
 
-// addEdge notes why a step waits for another; the first reason stays.
-func addEdge(edges map[int]string, on int, why string) {
-	if edges[on] == "" {
-		edges[on] = why
+// addEdge notes why a step waits for another of its body; the first reason stays.
+func addEdge(edges map[int]string, slot int, why string) {
+	if edges[slot] == "" {
+		edges[slot] = why
+	}
+}
+
+// waitFor adds the edge of a step to one that it sees: it belongs to the map or loop around it that stands beside that.
+func (c *compiler) waitFor(d, other *draftStep, why string, edges []map[int]string) {
+	waiting := d.in(other.body)
+	addEdge(edges[waiting.step.Index], other.step.Slot, why)
+	if pair := [2]*draftStep{waiting, other}; waiting != d && c.causes[pair] == nil {
+		c.causes[pair] = d
 	}
 }
 
 // linkNeed adds the edge of a name in needs.
-func (c *compiler) linkNeed(d *draftStep, n *node, edges map[int]string) {
-	other := c.w.byPath[n.text]
+func (c *compiler) linkNeed(d *draftStep, n *node, edges []map[int]string) {
+	other := c.seen(d.body, n.text)
 	switch {
 	case c.p.full():
 	case other == nil:
-		tail, edit := didYouMean(n.text, keysOf(c.w.byPath))
-		c.p.suggest(n.spot(), edit, codeUnknownStep, "there is no step %q%s", clip(n.text), tail)
-	case other.Section != d.step.Section:
-		c.p.add(n.spot(), codeSection, "%q is listed under %s; a step under %s cannot need it", n.text, sectionKey(other.Section), sectionKey(d.step.Section))
-	case other == d.step:
+		c.unseen(d.body, n, placeOf(d.step.Section))
+	case other.step.Section != d.step.Section:
+		c.p.add(n.spot(), codeSection, "%q is listed under %s; a step under %s cannot need it", n.text, sectionKey(other.step.Section), sectionKey(d.step.Section))
+	case other == d:
 		c.p.add(n.spot(), codeCycle, "a step cannot need itself: %s → %s", n.text, n.text)
-	case d.within(c.drafts[other.Index]):
-		c.p.add(n.spot(), codeContainer, "%q is the %s around this step; what it waits for, everything inside waits for already", n.text, other.Kind)
-	case c.drafts[other.Index].within(d):
+	case d.within(other):
+		c.p.add(n.spot(), codeContainer, "%q is the %s around this step; what it waits for, everything inside waits for already", n.text, other.step.Kind)
+	case other.within(d):
 		c.p.add(n.spot(), codeContainer, "%q is inside this %s; a container cannot wait for its own contents", n.text, d.step.Kind)
 	default:
-		addEdge(edges, other.Index, EdgeNeeds)
+		c.waitFor(d, other, EdgeNeeds, edges)
 	}
 }
 
-// linkReads adds the edges of what an expression reads.
+// linkReads notes what an expression reads, and adds the edges of it.
 func (c *compiler) linkReads(s *site, edges []map[int]string) {
 	reader := s.owner.step
-	if reader == nil {
-		return
-	}
 	for _, r := range s.draft.reads.run {
 		switch r.field {
 		case "now", "time_left_s", "cost_usd", "quality":
-			reader.step.Volatile = reader.step.Volatile || s.owner.volatile
+			if reader != nil && s.owner.volatile {
+				reader.step.Volatile = true
+			}
 		}
 	}
 	for _, r := range s.draft.reads.steps {
-		step := c.w.byPath[r.id]
-		if step == nil || step.Section != reader.step.Section {
-			continue // unknown ones are reported with the expression; another section is over
-		}
-		read := c.drafts[step.Index]
-		fault := func(code, detail string) {
-			c.p.add(c.locate(s.node, s.start, s.draft.offsetOf(r.at)), code, "%s", detail)
-		}
+		read := c.seen(s.owner.body, r.id)
 		switch {
-		case read == reader && !s.owner.closing:
-			fault(codeCycle, "a step cannot read itself: "+r.id+" → "+r.id)
-		case read == reader:
-			fault(codeContainer, "the output of "+r.id+" cannot read "+r.id+" itself")
-		case reader.within(read):
-			fault(codeContainer, "\""+r.id+"\" is the "+string(step.Kind)+" around this step and is not done before it")
-		case read.within(reader) && !s.owner.closing:
-			fault(codeContainer, "\""+r.id+"\" is inside this "+string(reader.step.Kind)+"; only its output can read it")
-		case read.within(reader): // settled when the container closes
-		default:
-			addEdge(edges[reader.step.Index], step.Index, EdgeReads)
+		case read == nil:
+			c.linkHidden(s, r) // others are reported with the expression
+		case reader != nil:
+			reader.step.Reads = append(reader.step.Reads, c.noted(s, r, read))
+			if read.step.Section == reader.step.Section { // another one is over
+				c.linkRead(s, r, read, edges)
+			}
 		}
 	}
 }
 
-// within reports whether a step stands inside a container, at any depth.
-func (d *draftStep) within(container *draftStep) bool {
-	for p := d.parent; p != nil; p = p.parent {
-		if p == container {
-			return true
+// noted is a read as the compiled step has it.
+func (c *compiler) noted(s *site, r stepRead, read *draftStep) Read {
+	at := c.locate(s.node, s.start, s.draft.offsetOf(r.at))
+	return Read{
+		Step: read.step, Field: r.field, Place: keyOf(s.node, s.owner.step), Whole: r.whole,
+		Pos: Position{Pointer: s.node.pointer(), Line: at.line, Col: at.col},
+	}
+}
+
+// keyOf is the key of its step, or of the step's kind, that a node stands under.
+func keyOf(n *node, d *draftStep) string {
+	var path []string // from the node upwards
+	for ; n != nil && n != d.node; n = n.parent {
+		if n.parent != nil && n.parent.kind == nodeObject {
+			path = append(path, n.name)
 		}
 	}
-	return false
+	last := len(path) - 1
+	nested := last > 0 && path[last] == string(d.step.Kind) && d.step.Kind != KindSet && d.step.Kind != KindAgent
+	switch {
+	case nested:
+		return path[last-1]
+	case last >= 0:
+		return path[last]
+	}
+	return ""
+}
+
+func (c *compiler) siteFault(s *site, r stepRead, edit, code, detail string) {
+	c.p.suggest(c.locate(s.node, s.start, s.draft.offsetOf(r.at)), edit, code, "%s", detail)
+}
+
+// linkHidden reports a read into a map or loop from outside.
+func (c *compiler) linkHidden(s *site, r stepRead) {
+	if s.owner.body == nil {
+		return
+	}
+	_, container := c.hidden(s.owner.body, r.id)
+	if container == nil {
+		return
+	}
+	kind, output := string(container.step.Kind), "steps."+container.step.ID+".output"
+	if reader := s.owner.step; reader != nil && (reader == container || reader.within(container)) {
+		c.siteFault(s, r, "", codeContainer, "\""+r.id+"\" is inside this "+kind+"; only its output can read it")
+		return
+	}
+	c.siteFault(s, r, output, codeContainer, "\""+r.id+"\" is inside the "+kind+" "+container.step.ID+"; only "+output+" can be read from outside")
+}
+
+// linkRead adds the edge of a read of a step of the same section.
+func (c *compiler) linkRead(s *site, r stepRead, read *draftStep, edges []map[int]string) {
+	reader := s.owner.step
+	switch {
+	case read == reader && !s.owner.closing:
+		c.siteFault(s, r, "", codeCycle, "a step cannot read itself: "+r.id+" → "+r.id)
+	case read == reader:
+		c.siteFault(s, r, "", codeContainer, "the output of "+r.id+" cannot read "+r.id+" itself")
+	case reader.within(read):
+		c.siteFault(s, r, "", codeContainer, "\""+r.id+"\" is the "+string(read.step.Kind)+" around this step and is not done before it")
+	case read.within(reader) && !s.owner.closing:
+		c.siteFault(s, r, "", codeContainer, "\""+r.id+"\" is inside this "+string(reader.step.Kind)+"; only its output can read it")
+	case read.within(reader): // settled when the container closes
+	default:
+		c.waitFor(reader, read, EdgeReads, edges)
+	}
 }
 
 func sectionKey(s Section) string {
@@ -159,7 +215,7 @@ func (o *order) visit(n int) {
 			o.visit(opening(d.parent.step.Index))
 		}
 		for _, on := range d.step.Edges {
-			o.visit(closing(on.Slot))
+			o.visit(closing(d.body.drafts[on.Slot].step.Index))
 		}
 	}
 	o.path = o.path[:len(o.path)-1]
@@ -169,28 +225,40 @@ func (o *order) visit(n int) {
 
 // reportCycle prints a cycle as the steps wait for each other.
 func (c *compiler) reportCycle(nodes []int) {
-	var names []string
-	at := c.drafts[nodes[0]/2]
-	for _, n := range nodes {
-		d := c.drafts[n/2]
-		if len(names) == 0 || names[len(names)-1] != d.step.ID {
-			names = append(names, d.step.ID)
+	cycle := c.cycleSteps(nodes)
+	at := 0
+	for i, d := range cycle {
+		if d.step.Index < cycle[at].step.Index {
+			at = i
 		}
-		if d.step.Index < at.step.Index {
-			at = d
-		}
-	}
-	if len(names) > 1 && names[0] == names[len(names)-1] {
-		names = names[:len(names)-1]
 	}
 	// The same cycle is the same text, wherever it was entered.
-	if i := slices.Index(names, at.step.ID); i > 0 {
-		names = append(slices.Clone(names[i:]), names[:i]...)
+	cycle = append(slices.Clone(cycle[at:]), cycle[:at]...)
+	var names []string
+	for i, d := range cycle {
+		names = append(names, d.step.Path)
+		if cause := c.causes[[2]*draftStep{d, cycle[(i+1)%len(cycle)]}]; cause != nil {
+			names = append(names, cause.step.Path)
+		}
 	}
 	names = append(names, names[0])
-	spotted := at.node.spot()
-	if id := at.node.get("id"); id != nil {
+	spotted := cycle[0].node.spot()
+	if id := cycle[0].node.get("id"); id != nil {
 		spotted = id.spot()
 	}
 	c.p.add(spotted, codeCycle, "steps wait for each other in a circle: %s", strings.Join(names, " → "))
+}
+
+// cycleSteps are the steps whose openings and closings a cycle goes through, each once.
+func (c *compiler) cycleSteps(nodes []int) []*draftStep {
+	var cycle []*draftStep
+	for _, n := range nodes {
+		if d := c.drafts[n/2]; len(cycle) == 0 || cycle[len(cycle)-1] != d {
+			cycle = append(cycle, d)
+		}
+	}
+	if len(cycle) > 1 && cycle[0] == cycle[len(cycle)-1] {
+		cycle = cycle[:len(cycle)-1]
+	}
+	return cycle
 }

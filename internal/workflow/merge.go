@@ -1,4 +1,167 @@
 package workflow
 
-// mergeStep reads a merge.
-func (c *compiler) mergeStep(d *draftStep) { c.notYet(d) }
+import "slices"
+
+var (
+	mergeKeys  = keySet{known: []string{"of", "strategy", "by", "quorum", "agent", "output"}}
+	strategies = []Strategy{StrategyCollect, StrategyFirst, StrategyMajority, StrategyConsensus, StrategyJudge}
+	// strategiesComparing are those that ask whether outputs are equal.
+	strategiesComparing = []Strategy{StrategyMajority, StrategyConsensus}
+)
+
+func (c *compiler) mergeStep(d *draftStep) {
+	m := &MergeStep{}
+	d.step.Merge = m
+	n := d.node.get("merge")
+	if !c.p.object(n, "a merge", mergeKeys) {
+		return
+	}
+	if of := c.p.need(n, "of", "a merge"); of != nil {
+		d.members = c.namesIn(of)
+		if of.kind == nodeList && len(of.items) == 0 {
+			c.p.add(of.spot(), codeRequired, "a merge needs at least one step to merge")
+		}
+	}
+	if v := c.p.need(n, "strategy", "a merge"); v != nil {
+		words := make([]string, len(strategies))
+		for i, s := range strategies {
+			words[i] = string(s)
+		}
+		m.Strategy = Strategy(c.p.oneOf(v, words...))
+	}
+	if v := n.get("quorum"); v != nil {
+		m.Quorum = c.p.integer(v, 1, max(len(d.members), 1), 0)
+	}
+	if by := n.get("by"); by != nil {
+		o := d.owner()
+		o.further = furtherOutput
+		m.By = c.bare(by, o, wantAny)
+	}
+	if m.Strategy != "" {
+		c.mergeFits(m, n)
+	}
+	if m.Strategy == StrategyJudge {
+		c.mergeJudge(d, n)
+	}
+}
+
+// mergeFits refuses keys that mean nothing to the strategy.
+func (c *compiler) mergeFits(m *MergeStep, n *node) {
+	refuse := func(key, why string) {
+		for _, in := range n.members {
+			if in.name == key {
+				c.p.add(in.spot(), codeConflict, "the strategy %s %s; %q has no meaning with it", m.Strategy, why, key)
+			}
+		}
+	}
+	if !slices.Contains(strategiesComparing, m.Strategy) {
+		refuse("by", "compares nothing")
+	}
+	if m.Strategy == StrategyFirst {
+		refuse("quorum", "takes one answer")
+	}
+	if m.Strategy != StrategyJudge {
+		refuse("agent", "asks nobody")
+		refuse("output", "takes the outputs as they are")
+	}
+}
+
+// mergeJudge reads who judges. What a judge answers is its output, or the one written here.
+func (c *compiler) mergeJudge(d *draftStep, n *node) {
+	d.step.Merge.Agent = &AgentStep{}
+	named := c.p.need(n, "agent", "a merge by a judge")
+	if named == nil {
+		return
+	}
+	draft := c.agentAt(named, d.step.ID)
+	if draft == nil {
+		return
+	}
+	a := &d.step.Merge.Agent.Agent
+	*a, draft.used = draft.agent, true
+	if output := n.get("output"); output != nil {
+		a.Output = c.contract(output, "output of step "+d.step.Path)
+	}
+	if draft.bare {
+		c.reportBare(draft)
+	}
+	c.chainFits(d, a, named)
+}
+
+// linkMembers finds the steps that a merge joins.
+func (c *compiler) linkMembers(d *draftStep, edges map[int]string) {
+	seen := map[string]bool{}
+	for _, n := range d.members {
+		if seen[n.text] {
+			c.p.add(n.spot(), codeConflict, "%q stands in the list already", n.text)
+			continue
+		}
+		seen[n.text] = true
+		other := c.beside(d, n, "a merge")
+		if other == nil {
+			continue
+		}
+		d.step.Merge.Of = append(d.step.Merge.Of, other.step.Slot)
+		other.step.Member = true
+		if other.merge == nil {
+			other.merge = d
+		}
+		addEdge(edges, other.step.Slot, EdgeMember)
+	}
+}
+
+// linkFamilies finds the steps whose models' families an agent is not to share.
+func (c *compiler) linkFamilies(d *draftStep, edges map[int]string) {
+	for _, n := range d.families {
+		other := c.beside(d, n, "different_family")
+		switch {
+		case other == nil:
+		case other.step.Agent == nil:
+			c.p.add(n.spot(), codeValue, "%q is a %s; only a step that is an agent's has a model, and its family", n.text, other.step.Kind)
+		case !slices.Contains(d.step.Agent.DifferentFamily, other.step.Slot):
+			d.step.Agent.DifferentFamily = append(d.step.Agent.DifferentFamily, other.step.Slot)
+			addEdge(edges, other.step.Slot, EdgeFamily)
+		}
+	}
+}
+
+// beside finds a step that stands in the same body as d, or reports that there is none to be waited for.
+func (c *compiler) beside(d *draftStep, n *node, what string) *draftStep {
+	var other *draftStep
+	if s := d.step.Body.byID[n.text]; s != nil {
+		other = c.drafts[s.Index]
+	}
+	switch {
+	case c.p.full():
+		return nil
+	case other == nil:
+		c.notBeside(d, n, what)
+	case other.step.Section != d.step.Section:
+		c.p.add(n.spot(), codeSection, "%q is listed under %s; %s under %s cannot name it", n.text, sectionKey(other.step.Section), what, sectionKey(d.step.Section))
+	case other == d:
+		c.p.add(n.spot(), codeCycle, "a step cannot wait for itself: %s → %s", n.text, n.text)
+	case d.within(other):
+		c.p.add(n.spot(), codeContainer, "%q is the %s around this step and is not done before it", n.text, other.step.Kind)
+	default:
+		return other
+	}
+	return nil
+}
+
+func (c *compiler) notBeside(d *draftStep, n *node, what string) {
+	if outer := c.seen(d.body.outer, n.text); outer != nil {
+		c.p.add(n.spot(), codeContainer, "%q stands outside the %s %s; %s names steps that stand in it, too", n.text, d.body.owner.step.Kind, d.body.owner.step.ID, what)
+		return
+	}
+	c.unseen(d.body, n, placeOf(d.step.Section))
+}
+
+// unseen reports a name of a step that means none where it stands.
+func (c *compiler) unseen(b *draftBody, n *node, p place) {
+	if _, container := c.hidden(b, n.text); container != nil {
+		c.p.suggest(n.spot(), container.step.ID, codeContainer, "%q is inside the %s %s; only %s itself can be waited for", n.text, container.step.Kind, container.step.ID, container.step.ID)
+		return
+	}
+	tail, edit := didYouMean(n.text, c.seenNames(b, p))
+	c.p.suggest(n.spot(), edit, codeUnknownStep, "there is no step %q%s", clip(n.text), tail)
+}

@@ -11,7 +11,10 @@ import (
 )
 
 // Names of object types. They hold spaces, so that no expression can mean one by accident.
-const objectInput = "the input"
+const (
+	objectInput     = "the input"
+	objectContracts = "the contracts"
+)
 
 // objects are the types of JSON objects whose names are known. It is a types.Provider: what it does not know is asked
 // of CEL's own.
@@ -22,13 +25,16 @@ type objects struct {
 
 	// dropped are the names that a set leaves out when the optional that stands there is empty.
 	dropped map[string]map[string]bool
+
+	// outer is the object type that has the fields which one does not have itself.
+	outer map[string]string
 }
 
 func newObjects() *objects {
 	return &objects{
 		base:   baseEnv().CELTypeProvider(),
 		fields: map[string]map[string]*types.Type{}, missed: map[string]string{},
-		dropped: map[string]map[string]bool{},
+		dropped: map[string]map[string]bool{}, outer: map[string]string{},
 	}
 }
 
@@ -80,8 +86,10 @@ func (o *objects) FindStructFieldNames(name string) ([]string, bool) {
 
 // FindStructFieldType implements types.Provider.
 func (o *objects) FindStructFieldType(name, field string) (*types.FieldType, bool) {
-	if t, ok := o.fields[name][field]; ok {
-		return &types.FieldType{Type: t}, true
+	for of := name; of != ""; of = o.outer[of] {
+		if t, ok := o.fields[of][field]; ok {
+			return &types.FieldType{Type: t}, true
+		}
 	}
 	o.missed[field] = name
 	return nil, false

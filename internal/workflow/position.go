@@ -1,9 +1,34 @@
 package workflow
 
+import "slices"
+
 // Position is where something stands in the text of its definition.
 type Position struct {
 	Pointer   string // RFC 6901
 	Line, Col int    // from 1; 0: not known
+}
+
+func (n *node) position() Position { return Position{Pointer: n.pointer(), Line: n.line, Col: n.col} }
+
+// named are the top-level keys under which things stand by name.
+var named = []string{"agents", "chains", "contracts"}
+
+// places says where the top-level keys of a definition stand, and what stands by name under them.
+func places(root *node) map[string]Position {
+	all := map[string]Position{}
+	note := func(m member) {
+		pointer := m.value.pointer()
+		all[pointer] = Position{Pointer: pointer, Line: m.line, Col: m.col}
+	}
+	for _, m := range root.members {
+		note(m)
+		if slices.Contains(named, m.name) {
+			for _, inner := range m.value.members {
+				note(inner)
+			}
+		}
+	}
+	return all
 }
 
 // Read is one thing that a step's expressions read of another step.

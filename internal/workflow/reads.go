@@ -12,12 +12,13 @@ import (
 type stepRead struct {
 	id, field string
 	strict    bool  // without ?, and not only asked for by has()
+	whole     bool  // the value is used as it is: no field of it, no entry, not only asked for by has()
 	at        int64 // the expression node where it starts
 	idAt      int64 // the node of the step's name
 }
 
-// runRead is one place where an expression reads a field of the run.
-type runRead struct {
+// rootRead is one place where an expression reads a field of another root.
+type rootRead struct {
 	field  string
 	strict bool
 	at     int64
@@ -29,13 +30,15 @@ type misuse struct {
 	detail, edit string
 }
 
-// reads is what an expression reads of the steps and the run.
+// reads is what an expression reads of the steps, the run and the iteration.
 type reads struct {
 	steps  []stepRead
-	run    []runRead
+	run    []rootRead
+	iter   []rootRead
 	misuse []misuse
 	loops  int
 	bound  []string // variables of the macros around
+	part   bool     // what is walked next is only looked into
 }
 
 func readsOf(e ast.Expr) *reads {
@@ -68,9 +71,15 @@ func selection(e ast.Expr) (operand ast.Expr, field string, strict, ok bool) {
 }
 
 func (r *reads) walk(e ast.Expr) {
+	part := r.part
+	r.part = false
 	if operand, field, strict, ok := selection(e); ok {
 		if r.root(operand, "run") {
-			r.run = append(r.run, runRead{field, strict, operand.ID()})
+			r.run = append(r.run, rootRead{field, strict, operand.ID()})
+			return
+		}
+		if r.root(operand, "iter") {
+			r.iter = append(r.iter, rootRead{field, strict, operand.ID()})
 			return
 		}
 		if r.root(operand, "steps") {
@@ -78,12 +87,16 @@ func (r *reads) walk(e ast.Expr) {
 			return
 		}
 		if steps, id, _, ok := selection(operand); ok && r.root(steps, "steps") {
-			r.steps = append(r.steps, stepRead{id, field, strict, steps.ID(), operand.ID()})
+			asked := e.Kind() == ast.SelectKind && e.AsSelect().IsTestOnly()
+			r.steps = append(r.steps, stepRead{id, field, strict, !part && !asked, steps.ID(), operand.ID()})
 			return
 		}
 	}
 	r.walkInside(e)
 }
+
+// lookingInto are the operators that take a part of their first operand.
+var lookingInto = []string{operators.OptSelect, operators.Index, operators.OptIndex}
 
 func (r *reads) walkInside(e ast.Expr) {
 	switch e.Kind() {
@@ -94,13 +107,15 @@ func (r *reads) walkInside(e ast.Expr) {
 			}
 		}
 	case ast.SelectKind:
+		r.part = true
 		r.walk(e.AsSelect().Operand())
 	case ast.CallKind:
 		call := e.AsCall()
 		if call.IsMemberFunction() {
 			r.walk(call.Target())
 		}
-		for _, a := range call.Args() {
+		for i, a := range call.Args() {
+			r.part = i == 0 && slices.Contains(lookingInto, call.FunctionName())
 			r.walk(a)
 		}
 	case ast.ListKind:

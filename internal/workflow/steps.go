@@ -13,6 +13,7 @@ type draftStep struct {
 	step    *Step
 	node    *node
 	body    *draftBody
+	own     *draftBody   // of a map or loop: the body inside it
 	needs   []*node      // the names it needs, checked to be text
 	before  *draftStep   // the one listed before it in a sequential list
 	parent  *draftStep   // the container around it
@@ -20,15 +21,21 @@ type draftStep struct {
 	hasWhen bool         // the key is there, whatever its value
 	hasElse bool         // of a switch
 
+	families []*node    // different_family: the names, checked to be text
+	members  []*node    // of a merge: likewise
+	merge    *draftStep // the merge that it is a member of; of several: the first
+
 	shape  *cel.Type // of the step as expressions see it
 	fields map[string]*cel.Type
 	output *cel.Type // nil: not known yet
+	item   *cel.Type // of a map: one of its items
+	iter   *cel.Type // of a loop: the root iter
 }
 
 var (
 	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "labels"}
 	kindKeys = map[Kind][]string{
-		KindAgent: {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context"},
+		KindAgent: {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context", "different_family"},
 		KindTool:  {"args", "output", "side_effect"},
 	}
 	// kinds are all kinds of step; the kind is the key.
@@ -36,13 +43,13 @@ var (
 		KindAgent, KindTool, KindMap, KindLoop, KindGroup, KindSwitch, KindMerge, KindPlan, KindWorkflow, KindApproval,
 		KindWait, KindEmit, KindSet,
 	}
-	// kindsAttempted are the kinds that make attempts: retry and gate may stand on these only.
+	// kindsAttempted are the kinds that make attempts. A merge by a judge does, too.
 	kindsAttempted = []Kind{KindAgent, KindTool, KindWorkflow, KindPlan}
 	// kindsInstant are the kinds that take no time.
 	kindsInstant = []Kind{KindSet, KindEmit}
 	stepLater    = []string{
 		"gate", "on_error", "budget", "cache", "concurrency", "sensitive",
-		"context_docs", "different_family", "session", "idempotency_key", "meter",
+		"context_docs", "session", "idempotency_key", "meter",
 	}
 	groupKeys = keySet{known: []string{"steps", "sequential", "output"}}
 	caseKeys  = keySet{known: []string{"when", "else", "steps", "output"}}
@@ -51,15 +58,6 @@ var (
 // tools are the tools of this version, with the side effect each has unless the step says otherwise.
 var tools = map[string]SideEffect{
 	"builtin:noop": SideEffectNone, "builtin:sleep": SideEffectNone, "builtin:fail": SideEffectNone,
-}
-
-// draftBody is a Body while the definition is compiled.
-type draftBody struct {
-	body   *Body
-	owner  *draftStep   // the map or loop; nil: the workflow itself
-	outer  *draftBody   // the one around it
-	prefix string       // of the paths of its steps: the path of the owner and a dot
-	drafts []*draftStep // by slot
 }
 
 // around is where a list of steps stands.
@@ -83,6 +81,7 @@ func (c *compiler) listedSteps() {
 	if n := c.root.get("output"); n != nil {
 		c.w.Output = c.template(n, owner{place: placeMain, body: c.body, closing: true})
 	}
+	c.idsAlongNesting()
 	for _, name := range keysOf(c.agents) {
 		if d := c.agents[name]; d.bare && !d.used {
 			c.reportBare(d)
@@ -125,7 +124,9 @@ func (c *compiler) stepList(n *node, a around) []*Step {
 }
 
 func (c *compiler) step(n *node, a around) *draftStep {
-	s := &Step{Index: len(c.drafts), Section: a.section, Case: a.kase, Body: a.body.body, Slot: len(a.body.drafts)}
+	s := &Step{
+		Index: len(c.drafts), Section: a.section, Case: a.kase, Body: a.body.body, Slot: len(a.body.drafts), Pos: n.position(),
+	}
 	d := &draftStep{step: s, node: n, body: a.body, parent: a.parent}
 	if a.parent != nil {
 		if a.parent != a.body.owner {
@@ -139,8 +140,8 @@ func (c *compiler) step(n *node, a around) *draftStep {
 	s.Kind = c.stepKind(n)
 	c.stepKeys(n, s.Kind)
 	c.p.text(n.get("description"))
-	c.labels(n.get("labels"))
-	c.stepNeeds(d)
+	s.Labels = c.labels(n.get("labels"))
+	d.needs = c.namesIn(n.get("needs"))
 	if w := n.get("when"); w != nil {
 		d.hasWhen = true
 		s.When = c.condition(w, d.owner())
@@ -204,13 +205,17 @@ func (c *compiler) stepID(d *draftStep) {
 		return
 	}
 	d.step.ID, d.step.Path = id.text, d.body.prefix+id.text
-	if other := c.w.byPath[d.step.Path]; other != nil {
-		first := c.drafts[other.Index].node.get("id")
-		c.p.add(id.spot(), codeDuplicateID, "the id %q is taken by %s (line %d); ids are unique in the whole definition", id.text, first.pointer(), first.line)
+	if other := d.step.Body.byID[id.text]; other != nil {
+		c.idTaken(d, c.drafts[other.Index], "ids are unique in the workflow, and in each map and loop")
 		return
 	}
 	c.w.byPath[d.step.Path] = d.step
 	d.step.Body.byID[id.text] = d.step
+}
+
+func (c *compiler) idTaken(d, other *draftStep, why string) {
+	first := other.node.get("id")
+	c.p.add(d.node.get("id").spot(), codeDuplicateID, "the id %q is taken by %s (line %d); %s", d.step.ID, first.pointer(), first.line, why)
 }
 
 func (c *compiler) stepKind(n *node) Kind {
@@ -265,22 +270,25 @@ func kindOfKey(key string) Kind {
 	return ""
 }
 
-func (c *compiler) stepNeeds(d *draftStep) {
-	n := d.node.get("needs")
+// namesIn reads a list of names of steps.
+func (c *compiler) namesIn(n *node) []*node {
 	if !c.p.kind(n, nodeList) {
-		return
+		return nil
 	}
+	var names []*node
 	for _, item := range n.items {
 		if c.p.word(item) != "" {
-			d.needs = append(d.needs, item)
+			names = append(names, item)
 		}
 	}
+	return names
 }
 
 // stepTimes reads timeout and retry.
 func (c *compiler) stepTimes(d *draftStep) {
 	s, timeout, retry := d.step, d.node.get("timeout"), d.node.get("retry")
-	attempted := slices.Contains(kindsAttempted, s.Kind)
+	judged := s.Kind == KindMerge && d.node.get("merge").get("agent") != nil
+	attempted := judged || slices.Contains(kindsAttempted, s.Kind)
 	if retry != nil && !attempted && s.Kind != "" {
 		c.p.add(retry.spot(), codeConflict, "a %s has no attempts of its own; write retry on the steps that call agents and tools", s.Kind)
 	}
@@ -291,10 +299,10 @@ func (c *compiler) stepTimes(d *draftStep) {
 	if attempted {
 		s.Retry = c.retryOver(c.retry, retry)
 	}
-	if s.Kind == KindAgent || s.Kind == KindTool {
+	if judged || s.Kind == KindAgent || s.Kind == KindTool {
 		switch fallback = time.Duration(c.timeout); {
 		case fallback > 0:
-		case s.Kind == KindAgent:
+		case s.Kind != KindTool:
 			fallback = TimeoutAgentDefault
 		default:
 			fallback = TimeoutToolDefault
@@ -309,11 +317,11 @@ func (c *compiler) agentStep(d *draftStep) {
 	if draft := c.stepAgent(d); draft != nil {
 		a.Agent = draft.agent
 		draft.used = true
-		c.overlay(&a.Agent, d.node, "output of step "+d.step.ID)
+		c.overlay(&a.Agent, d.node, "output of step "+d.step.Path)
 		if draft.bare && !namesAnswerer(d.node) {
 			c.reportBare(draft)
 		}
-		c.chainFits(d)
+		c.chainFits(d, &a.Agent, d.node.get("agent"))
 	}
 	o := d.owner()
 	o.volatile = true
@@ -323,6 +331,7 @@ func (c *compiler) agentStep(d *draftStep) {
 	if n := d.node.get("input"); n != nil && c.p.kind(n, nodeObject) {
 		a.Input = c.template(n, o)
 	}
+	d.families = c.namesIn(d.node.get("different_family"))
 	if d.node.get("prompt") == nil && d.node.get("input") == nil && a.Agent.Instructions == "" {
 		c.p.add(d.node.get("agent").spot(), codeRequired, `nothing says what the agent is to do; give the step a "prompt" or an "input"`)
 	}
@@ -330,12 +339,12 @@ func (c *compiler) agentStep(d *draftStep) {
 
 // chainFits: an attempt that ends before the first entry of its chain may is given up while it waits for an answer that
 // is still in time.
-func (c *compiler) chainFits(d *draftStep) {
-	chain, limit := &d.step.Agent.Agent.Chain, d.step.Timeout
+func (c *compiler) chainFits(d *draftStep, a *Agent, named *node) {
+	chain, limit := &a.Chain, d.step.Timeout
 	if c.stored || len(chain.Entries) == 0 || chain.Entries[0].Timeout <= limit {
 		return
 	}
-	at, edit := d.node.get("agent").spot(), ""
+	at, edit := named.spot(), ""
 	for _, n := range []*node{c.root.get("defaults").get("timeout"), d.node.get("timeout")} {
 		if n != nil {
 			at, edit = n.spot(), formatDuration(chain.Entries[0].Timeout)
@@ -347,12 +356,16 @@ func (c *compiler) chainFits(d *draftStep) {
 }
 
 func (c *compiler) stepAgent(d *draftStep) *draftAgent {
-	n := d.node.get("agent")
+	return c.agentAt(d.node.get("agent"), d.step.ID)
+}
+
+// agentAt reads who works: the name of an agent, or one written out, which has the name of its step.
+func (c *compiler) agentAt(n *node, step string) *draftAgent {
 	switch {
 	case n == nil || n.kind == nodeBad:
 		return nil
 	case n.kind == nodeObject:
-		return c.draftAgent(n, d.step.ID)
+		return c.draftAgent(n, step)
 	case n.kind != nodeText:
 		c.p.add(n.spot(), codeType, "must be the name of an agent or an agent written out, not %s", n.kind)
 		return nil
@@ -380,7 +393,7 @@ func (c *compiler) toolStep(d *draftStep) {
 	if n := d.node.get("args"); n != nil && c.p.kind(n, nodeObject) {
 		t.Args = c.template(n, o)
 	}
-	t.Output = c.contract(d.node.get("output"), "output of step "+d.step.ID)
+	t.Output = c.contract(d.node.get("output"), "output of step "+d.step.Path)
 }
 
 // deeper is the place of the lists inside a container.

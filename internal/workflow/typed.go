@@ -16,6 +16,7 @@ import (
 
 // typed checks and compiles every expression, in an order in which the outputs it reads are typed already.
 func (c *compiler) typed() {
+	c.omitted = c.omittedSteps()
 	byOwner := make([][]*site, 2*len(c.drafts)+2)
 	for _, s := range c.sites {
 		n := len(byOwner) - 2
@@ -50,21 +51,41 @@ func (c *compiler) checkSite(s *site) {
 	}
 	c.report(s)
 	c.checkMissing(s)
-	if s.condition && len(d.faults) == 0 && !d.expr.out.IsAssignableType(types.BoolType) {
-		hint := ""
-		if isOptional(d.expr.out) {
-			hint = "; end it with .orValue(false)"
-		}
-		c.p.add(c.locate(s.node, s.start, 0), codeExprType, "a condition must be true or false; this is %s%s", typeText(d.expr.out), hint)
+	if len(d.faults) == 0 {
+		c.checkWanted(s)
 	}
 }
 
-func (c *compiler) check(d *draftExpr) {
-	e := c.environment(d.view)
-	c.checkNames(d, e)
-	if len(d.faults) > 0 {
+// wanted says what an expression must give, and what can be put in the place of a value that is missing.
+var wanted = [...]struct {
+	text, instead string
+	kinds         []types.Kind
+}{
+	wantBool:   {"a condition must be true or false", "false", []types.Kind{types.BoolKind}},
+	wantNumber: {"it must give a number", "0", []types.Kind{types.IntKind, types.UintKind, types.DoubleKind}},
+	wantList:   {"it must give a list", "[]", []types.Kind{types.ListKind}},
+	wantTime:   {"it must give a time", "", []types.Kind{types.TimestampKind, types.StringKind}},
+}
+
+// checkWanted refuses an expression that gives what its place has no use for. What is not known is looked at when it
+// is there.
+func (c *compiler) checkWanted(s *site) {
+	w, out := wanted[s.want], s.draft.expr.out
+	if s.want == wantAny || slices.Contains(w.kinds, out.Kind()) || out.Kind() == types.DynKind || out.Kind() == types.TypeParamKind {
 		return
 	}
+	hint := ""
+	if isOptional(out) && w.instead != "" {
+		hint = "; end it with .orValue(" + w.instead + ")"
+	}
+	c.p.add(c.locate(s.node, s.start, 0), codeExprType, "%s; this is %s%s", w.text, typeText(out), hint)
+}
+
+func (c *compiler) check(d *draftExpr) {
+	if !c.checkNames(d) || len(d.faults) > 0 {
+		return
+	}
+	e := c.environment(d.view)
 	checked := c.checkTypes(d, e)
 	if checked == nil {
 		return
@@ -79,22 +100,15 @@ func (c *compiler) check(d *draftExpr) {
 	d.expr.out = checked.OutputType()
 }
 
-// checkNames looks up the steps and the fields of the run that are read.
-func (c *compiler) checkNames(d *draftExpr, e *environment) {
+// checkNames looks up the steps and the fields of the run that are read. False: something is wrong that is reported
+// already where it is written.
+func (c *compiler) checkNames(d *draftExpr) bool {
+	ok := true
 	for _, r := range d.reads.steps {
-		if e.steps[r.id] || d.view.place == placeSubmission || d.view.place == placeAccept {
-			continue
+		if d.view.place == placeSubmission || d.view.place == placeAccept {
+			break
 		}
-		if other := c.w.byPath[r.id]; other != nil {
-			d.fault(d.offsetOf(r.at), codeSection, fmt.Sprintf("%q is listed under %s, which has not run yet here", r.id, sectionKey(other.Section)), "")
-			continue
-		}
-		names := make([]string, 0, len(e.steps))
-		for id := range e.steps {
-			names = append(names, id)
-		}
-		tail, edit := didYouMean(r.id, names)
-		d.fault(d.offsetOf(r.at), codeUnknownStep, fmt.Sprintf("there is no step %q%s", r.id, tail), edit)
+		ok = c.checkStepName(d, r) && ok
 	}
 	for _, r := range d.reads.run {
 		if d.view.place == placeMain && (r.field == "status" || r.field == "error") {
@@ -103,6 +117,30 @@ func (c *compiler) checkNames(d *draftExpr, e *environment) {
 			d.fault(d.offsetOf(r.at), codeMaybeMissing, "run.error is missing after a run without error; read it with ?", "run.?error")
 		}
 	}
+	for _, r := range d.reads.iter {
+		if r.field == "last" && r.strict && d.view.body.inLoop() {
+			d.fault(d.offsetOf(r.at), codeMaybeMissing, "iter.last is missing in the first iteration; read it with ?: iter.?last", "iter.?last")
+		}
+	}
+	return ok
+}
+
+func (c *compiler) checkStepName(d *draftExpr, r stepRead) bool {
+	other := c.seen(d.view.body, r.id)
+	switch {
+	case other != nil && placeOf(other.step.Section) > d.view.place:
+		d.fault(d.offsetOf(r.at), codeSection, fmt.Sprintf("%q is listed under %s, which has not run yet here", r.id, sectionKey(other.step.Section)), "")
+	case other != nil && r.field == "artifacts":
+		d.fault(d.offsetOf(r.at), codeNotSupported, "artifacts are part of the format but this version does not make them", "")
+	case other != nil:
+	default:
+		if _, container := c.hidden(d.view.body, r.id); container != nil {
+			return false
+		}
+		tail, edit := didYouMean(r.id, c.seenNames(d.view.body, d.view.place))
+		d.fault(d.offsetOf(r.at), codeUnknownStep, fmt.Sprintf("there is no step %q%s", r.id, tail), edit)
+	}
+	return true
 }
 
 // checkTypes runs the checker. Where it refuses only because JSON knows fewer kinds of values than CEL does, the
@@ -127,7 +165,7 @@ func (c *compiler) checkTypes(d *draftExpr, e *environment) *cel.Ast {
 			continue
 		}
 		for _, err := range issues.Errors() {
-			code, detail, edit := c.explain(e, err.Message)
+			code, detail, edit := c.explain(d.view, e, err.Message)
 			d.fault(d.offset(err.Location), code, detail, edit)
 		}
 		return nil
@@ -293,24 +331,17 @@ var (
 )
 
 // explain says in our words what the checker refused.
-func (c *compiler) explain(e *environment, message string) (code, detail, edit string) {
+func (c *compiler) explain(v view, e *environment, message string) (code, detail, edit string) {
 	if m := noField.FindStringSubmatch(message); m != nil {
 		owner := c.objects.missed[m[1]]
 		tail, edit := didYouMean(m[1], c.objects.known(types.NewObjectType(owner)))
+		if owner == objectContracts {
+			return codeUnknownSchema, fmt.Sprintf("there is no contract %q%s", m[1], tail), edit
+		}
 		return codeUnknownField, fmt.Sprintf("%s has no field %q%s", owner, m[1], tail), edit
 	}
 	if m := noReference.FindStringSubmatch(message); m != nil {
-		if e.steps[m[1]] {
-			return codeUnknownName, fmt.Sprintf("%q is a step; read it as steps.%s.output", m[1], m[1]), "steps." + m[1] + ".output"
-		}
-		if (m[1] == "steps" || m[1] == "run") && slices.Equal(e.roots, []string{"input"}) {
-			return codeUnknownName, "only the input can be read here: the run is not there yet", ""
-		}
-		known := slices.Concat(e.roots, functionNames())
-		if edit := fault.Nearest(m[1], known); edit != "" {
-			return codeUnknownName, fmt.Sprintf("there is no %q here; did you mean %q?", m[1], edit), edit
-		}
-		return codeUnknownName, fmt.Sprintf("there is no %q here; an expression reads %s", m[1], strings.Join(e.roots, ", ")), ""
+		return c.explainName(v, e, m[1])
 	}
 	if m := noOverload.FindStringSubmatch(message); m != nil {
 		hint := ""
@@ -323,6 +354,35 @@ func (c *compiler) explain(e *environment, message string) (code, detail, edit s
 		return codeExprType, fmt.Sprintf("%s has no fields", m[1]), ""
 	}
 	return codeExprType, message, ""
+}
+
+// rootsElsewhere are roots that not every place has.
+var rootsElsewhere = map[string]string{
+	"item": "inside a map", "index": "inside a map", "iter": "inside a loop",
+	"event": "in signal.match", "estimate": "in approval.when of a plan",
+}
+
+// explainName says what is wrong with a name that nothing has.
+func (c *compiler) explainName(v view, e *environment, name string) (code, detail, edit string) {
+	if (name == "steps" || name == "run") && slices.Equal(e.roots, []string{"input"}) {
+		return codeUnknownName, "only the input can be read here: the run is not there yet", ""
+	}
+	if v.body != nil {
+		if d := c.seen(v.body, name); d != nil && placeOf(d.step.Section) <= v.place {
+			return codeUnknownName, fmt.Sprintf("%q is a step; read it as steps.%s.output", name, name), "steps." + name + ".output"
+		}
+	}
+	if where := rootsElsewhere[name]; where != "" {
+		return codeUnknownName, fmt.Sprintf("%q is there only %s", name, where), ""
+	}
+	if name == "secrets" {
+		return codeNotSupported, "secrets are part of the format but this version has none", ""
+	}
+	known := slices.Concat(e.roots, functionNames())
+	if edit := fault.Nearest(name, known); edit != "" {
+		return codeUnknownName, fmt.Sprintf("there is no %q here; did you mean %q?", name, edit), edit
+	}
+	return codeUnknownName, fmt.Sprintf("there is no %q here; an expression reads %s", name, strings.Join(e.roots, ", ")), ""
 }
 
 func operatorText(name string) string {

@@ -44,6 +44,9 @@ type Workflow struct {
 	Children       map[string]*Workflow // by reference (name@version): the workflows its steps may run
 	ContractValues map[string]any       // the schemas of Contracts, decoded: the root contracts
 
+	// Places says where what stands: by pointer, the top-level keys that were written, and each agent, chain and contract.
+	Places map[string]Position
+
 	Body                     *Body   // all that is in no map and no loop
 	Steps                    []*Step // every step; a container stands before its contents; Step.Index is the place here
 	Main, OnFailure, Finally []*Step // the top-level lists, in listed order
@@ -115,13 +118,14 @@ type Step struct {
 
 	When    *Expr
 	Timeout time.Duration // of one attempt; of a container: of everything inside; 0: none
-	Retry   Retry         // of agent, tool, workflow and plan steps
+	Retry   Retry         // of agent, tool, workflow and plan steps, and of merges by a judge
 	Gate    *Gate         // of agent and tool steps; nil: none
 	OnError []OnError     // the first that names the class of a failure says what becomes of it
 	Budget  *StepBudget   // nil: none of its own
 
-	Pos   Position
-	Reads []Read // by all its expressions but those of the steps inside
+	Labels map[string]string
+	Pos    Position
+	Reads  []Read // by all its expressions but those of the steps inside
 
 	// Volatile: the input reads the clock or the running cost, so it cannot be rendered again later
 	// and is kept in the log.
@@ -187,6 +191,8 @@ type Agent struct {
 	Delegates []*Agent // it may hand them scoped tasks, and gets their summary back
 	MaxTurns  int      // answers with requests to delegates, before it must come to an end
 	Gate      *Gate    // of every step it works at that has none of its own
+
+	Pos Position
 }
 
 // Summary says how the short form of an output is made.
