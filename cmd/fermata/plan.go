@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/gateway"
 	"github.com/fermata-run/fermata/internal/preview"
 	"github.com/fermata-run/fermata/internal/usage"
@@ -26,7 +27,7 @@ type planned struct {
 	Estimate preview.Estimated  `json:"estimate"`
 	Month    *preview.Cost      `json:"per_month,omitempty"`
 	Graph    preview.Graph      `json:"graph"`
-	Warnings []preview.Warning  `json:"warnings"`
+	Warnings []fault.Issue      `json:"warnings"`
 	workflow *workflow.Workflow // whose plan it is
 }
 
@@ -68,7 +69,7 @@ func knownModels(now func() time.Time) (workflow.Roster, error) {
 func planOf(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage) planned {
 	return planned{
 		Name: w.Name, Hash: w.Hash.String(), Estimate: preview.Estimate(w, roster, input), Graph: preview.GraphOf(w),
-		Warnings: preview.Lint(w, roster), workflow: w,
+		Warnings: warningsOf(w, roster), workflow: w,
 	}
 }
 
@@ -86,7 +87,7 @@ func (p *planCommand) show(s *screen, plan planned) error {
 	s.print("")
 	p.showTotals(s, plan)
 	for _, w := range plan.Warnings {
-		s.print("%s", warningText(s, p.File, w))
+		s.print("%s", formatWarning(p.File, w))
 	}
 	return nil
 }

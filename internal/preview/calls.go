@@ -48,14 +48,13 @@ type desk struct {
 	unpriced map[string]bool // models that are asked and have no price
 }
 
-// answer are the tokens of an answer of an agent.
+// answer are the tokens of an answer of an agent. One that meets a schema may carry more than it asks for.
 func (d *desk) answer(a *workflow.Agent) Span {
-	most := d.answerMax(a)
-	if a.Output.Schema == nil {
-		return Span{1, most}
+	answer := d.answered(a).tokens
+	if a.Output.Schema != nil {
+		answer.High = min(plus(answer.High, flagTokens), d.answerMax(a))
 	}
-	shape := d.schema(a.Output.Schema)
-	return Span{shape.tokens.Low, plus(shape.tokens.High, flagTokens)}.atMost(most)
+	return answer
 }
 
 // told are the tokens of what an agent is told in each call, before it is asked anything.

@@ -276,10 +276,10 @@ func (r *reader) outputOf(s *workflow.Step) *shape {
 	case workflow.KindAgent:
 		return r.agentOutput(s.Agent)
 	case workflow.KindTool:
-		if s.Tool.Output.Schema == nil {
-			r.assume(s.Path, fmt.Sprintf("what the tool answers is not known; at most %d KB", workflow.OutputBytesMax>>10))
+		if s.Tool.Output.Schema != nil {
+			return r.schema(s.Tool.Output.Schema)
 		}
-		return r.contract(s.Tool.Output)
+		r.assume(s.Path, fmt.Sprintf("what the tool answers is not known; at most %d KB", workflow.OutputBytesMax>>10))
 	case workflow.KindSet:
 		return r.template(s.Set, s.Body)
 	case workflow.KindGroup:
@@ -304,22 +304,13 @@ func (r *reader) outputOf(s *workflow.Step) *shape {
 	return unknownShape
 }
 
-// contract is the shape of what meets a contract.
-func (r *reader) contract(k workflow.Contract) *shape {
-	if k.Schema != nil {
-		return r.schema(k.Schema)
-	}
-	return unknownShape
-}
-
 func (r *reader) agentOutput(a *workflow.AgentStep) *shape {
 	if a.By == nil {
-		return r.contract(a.Agent.Output).atMost(r.answerMax(&a.Agent))
+		return r.answered(&a.Agent)
 	}
 	var of *shape
 	for _, name := range sortedKeys(a.Choices) {
-		c := a.Choices[name]
-		one := r.contract(c.Output).atMost(r.answerMax(c))
+		one := r.answered(a.Choices[name])
 		if of == nil {
 			of = one
 		} else {
@@ -327,6 +318,15 @@ func (r *reader) agentOutput(a *workflow.AgentStep) *shape {
 		}
 	}
 	return of
+}
+
+// answered is the shape of an agent's answer: as its contract says, and as long as it may be.
+func (r *reader) answered(a *workflow.Agent) *shape {
+	of := &shape{tokens: Span{1, outputTokensMax}}
+	if a.Output.Schema != nil {
+		of = r.schema(a.Output.Schema)
+	}
+	return of.atMost(r.answerMax(a))
 }
 
 // model is what is known of a model.

@@ -125,7 +125,7 @@ func listOf(entry *shape, count Span) *shape {
 func valueShape(v any) *shape {
 	switch v := v.(type) {
 	case string:
-		return &shape{tokens: textTokens(exactly(len(v) + 2))}
+		return &shape{tokens: textTokens(exactly(len(v)))}
 	case map[string]any:
 		s := &shape{tokens: Span{0, 1}}
 		for name, inner := range v {
@@ -245,13 +245,13 @@ func (r schemaReader) anyType(s map[string]any, list []any, at string, depth int
 func (r schemaReader) string(s map[string]any, at string) *shape {
 	least := whole(s["minLength"], 0)
 	most := whole(s["maxLength"], -1)
-	low := textTokens(Span{least + 2, least + 2}).Low
+	low := textTokens(exactly(int(least))).Low
 	if most < 0 {
 		u := r.unlimited(at, "no maxLength")
 		return &shape{tokens: Span{min(low, u.tokens.High), u.tokens.High}}
 	}
 	const letterBytes = 2 // between plain letters and those of other scripts
-	return &shape{tokens: Span{low, max(low, textTokens(Span{0, most*letterBytes + 2}).High)}}
+	return &shape{tokens: Span{low, max(low, textTokens(Span{0, most * letterBytes}).High)}}
 }
 
 func (r schemaReader) list(s map[string]any, at string, depth int) *shape {
