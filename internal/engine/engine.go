@@ -239,9 +239,14 @@ func (e *Engine) Tell(ctx context.Context, tenant uuid.UUID, m store.Message) er
 		return err
 	}
 	e.metrics.Intervention(m.Kind)
+	e.nudgeMessages()
+	return nil
+}
+
+// nudgeMessages lets this node look for messages now. Others look often enough.
+func (e *Engine) nudgeMessages() {
 	nudge(e.inboxNudge)
 	e.nudgeClaims()
-	return nil
 }
 
 func (e *Engine) nudgeClaims() {

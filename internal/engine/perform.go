@@ -2,10 +2,10 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -15,6 +15,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 	b := done.batch
 	s.metrics.Committed(done.took, len(b.changes), b.events)
 	s.answer(done)
+	told := false // somebody else has a message now
 	for i, h := range b.of {
 		if err := done.refused[i]; err != nil {
 			s.refuse(h, err)
@@ -27,6 +28,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 			s.watch.notify(h.run.ID)
 		}
 		s.eaten.add(b.changes[i].Eaten)
+		told = told || len(b.changes[i].Told) > 0
 		for _, id := range b.changes[i].Eaten {
 			delete(h.told, id)
 		}
@@ -40,6 +42,9 @@ func (s *shard) committed(work context.Context, done flushed) {
 				s.cfg.Finished(h.run.ID, row.Status)
 			}
 		}
+	}
+	if told {
+		s.nudgeMessages()
 	}
 	s.quarantineBroken()
 	if s.backlog.Load() && int(s.held.Load()) <= s.room()/2 {
@@ -66,6 +71,9 @@ func (s *shard) refuse(h *holding, err error) {
 	s.log.Error("commit of a run refused", "run", h.run.ID, "error", err)
 	if h.durable == 0 { // its submission: there is nothing to go on with
 		s.evict(h)
+		if letter, ok := h.run.Stillborn(err); ok {
+			s.batch.change(h).Told = []store.Message{{Run: letter.To, Kind: letter.Kind, Body: letter.Body}}
+		}
 		return
 	}
 	if s.refused[h.run.ID] {
@@ -87,7 +95,7 @@ func (s *shard) perform(work context.Context, h *holding) {
 	}
 	s.stopUnwanted(h)
 	for start := range h.run.Pending {
-		if start.Seq > h.durable || h.has(start) {
+		if start.Seq > h.durable || h.hands[start.Seq] != nil {
 			continue
 		}
 		switch {
@@ -117,7 +125,7 @@ func (s *shard) startDeferred(work context.Context) {
 }
 
 func cancelledReport(a flow.Attempt) flow.Report {
-	return flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &flow.Outcome{
+	return flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: &flow.Outcome{
 		Unbegun: true, Failure: &flow.Failure{Class: "cancelled", Message: "cancelled before it began"},
 	}}
 }
@@ -126,14 +134,15 @@ func (s *shard) stopUnwanted(h *holding) {
 	if len(h.hands) == 0 {
 		return
 	}
-	cutting := h.run.Cutting()
-	for _, hand := range h.hands {
-		wanted := false
+	wanted := map[int32]bool{}
+	if !h.run.Cutting() {
 		for start := range h.run.Pending {
-			wanted = wanted || hand.is(start)
+			wanted[start.Seq] = true
 		}
-		if cutting || !wanted {
-			hand.cancel()
+	}
+	for seq, cancel := range h.hands {
+		if !wanted[seq] {
+			cancel()
 		}
 	}
 }
@@ -141,44 +150,30 @@ func (s *shard) stopUnwanted(h *holding) {
 // start puts an attempt to work in a goroutine of its own.
 func (s *shard) start(work context.Context, h *holding, start flow.Start) {
 	ctx, cancel := context.WithCancel(work)
-	h.hands = append(h.hands, hand{step: start.Step, gen: start.Gen, no: start.No, cancel: cancel})
+	h.hands[start.Seq] = cancel
 	s.atWork++
 	a := h.run.Attempt(start)
 	a.Deadline = time.Now().Add(a.Deadline.Sub(s.clock.now())) // workers go by this machine's clock
 	epoch := s.reign.Load()
 	go s.cfg.Worker.Do(ctx, a, func(r flow.Report) {
+		r.Start = start.Seq
 		s.signal(arrival{report: &report{by: h, report: r, epoch: epoch}})
 	})
 }
 
-func (h *holding) has(start flow.Start) bool {
-	return slices.ContainsFunc(h.hands, func(hand hand) bool { return hand.is(start) })
-}
-
-func (hand hand) is(start flow.Start) bool {
-	return hand.step == start.Step && hand.gen == start.Gen && hand.no == start.No
-}
-
 // drop takes an attempt that has come to its end out of hand.
-func (h *holding) drop(r flow.Report) {
-	def := h.run.Workflow().Step(r.Path)
-	if def == nil {
-		return
+func (h *holding) drop(start int32) {
+	if cancel := h.hands[start]; cancel != nil {
+		cancel()
+		delete(h.hands, start)
 	}
-	h.hands = slices.DeleteFunc(h.hands, func(hand hand) bool {
-		if hand.step == def.Index && hand.gen == r.Gen && hand.no == r.No {
-			hand.cancel()
-			return true
-		}
-		return false
-	})
 }
 
 // cutAll stops all attempts at work: the node is going down. They run again elsewhere under their number.
 func (s *shard) cutAll() {
 	for _, h := range s.runs {
-		for _, hand := range h.hands {
-			hand.cancel()
+		for _, cancel := range h.hands {
+			cancel()
 		}
 	}
 }
@@ -219,7 +214,8 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
 	case flow.KindTurnAnswered, flow.KindCaseChosen, flow.KindOutcomeDiscarded, flow.KindRunFailing,
 		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed, flow.KindRunBudgetRaised,
-		flow.KindBudgetWarned: // nothing is counted of these
+		flow.KindBudgetWarned, flow.KindItemEnded, flow.KindIterationEnded, flow.KindStepWaiting, flow.KindApprovalAnswered,
+		flow.KindPlanMade, flow.KindSignalReceived, flow.KindRunDegraded, flow.KindStepReopened: // nothing is counted of these
 	}
 }
 
@@ -230,7 +226,7 @@ func (s *shard) countStep(run *flow.Run, e flow.Event, how string) {
 		took = e.At.Sub(stat.StartedAt)
 	}
 	s.metrics.StepFinished(string(stat.Kind), how, took)
-	if e.Attempt == 0 || (stat.Kind != workflow.KindAgent && stat.Kind != workflow.KindTool) {
+	if e.Attempt == 0 || stat.Agent == "" && stat.Kind != workflow.KindTool {
 		return
 	}
 	class := "ok"

@@ -61,7 +61,13 @@ type report struct {
 // submission waits for its run to be durable.
 type submission struct {
 	sub  *flow.Submission
-	done chan error // buffered
+	done chan error // buffered; nil: a run of the shard started it, and its commit tells
+}
+
+func (s *submission) answer(err error) {
+	if s.done != nil {
+		s.done <- err
+	}
 }
 
 // reign is the time under one lease.
@@ -335,8 +341,8 @@ func (s *shard) abandon() {
 		s.log.Warn("shard lost its lease: its runs go on elsewhere", slog.Int("shard", s.no), slog.Int("runs", n))
 	}
 	for _, h := range s.runs {
-		for _, hand := range h.hands {
-			hand.cancel()
+		for _, cancel := range h.hands {
+			cancel()
 		}
 	}
 	s.runs = nil

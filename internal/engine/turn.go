@@ -18,8 +18,8 @@ type holding struct {
 	durable   int32 // events up to here are committed
 	batch     *batch
 	at        int
-	hands     []hand
-	told      map[int64]struct{} // messages applied, whose deletion is not durable yet
+	hands     map[int32]context.CancelFunc // attempts at work, by the events that ordered them
+	told      map[int64]struct{}           // messages applied, whose deletion is not durable yet
 	crashes   int16
 	leaving   bool      // its last change releases it; everything else is left to the next claim
 	scheduled time.Time // the earliest timer set for it
@@ -27,11 +27,8 @@ type holding struct {
 	format    int16     // that the row says it has, or will
 }
 
-// hand is an attempt at work.
-type hand struct {
-	step    int
-	gen, no int16
-	cancel  context.CancelFunc
+func newHolding(run *flow.Run) *holding {
+	return &holding{run: run, hands: map[int32]context.CancelFunc{}}
 }
 
 // take takes up one arrival.
@@ -64,7 +61,7 @@ func (s *shard) takeReport(r *report) {
 	h := r.by
 	if r.report.Outcome != nil {
 		s.atWork--
-		h.drop(r.report)
+		h.drop(r.report.Start)
 	}
 	if h.leaving {
 		return
@@ -97,15 +94,15 @@ func suspected(h *holding) bool { return store.Claimed{Crashes: h.crashes}.Suspe
 // claim starts it.
 func (s *shard) takeSubmission(sub *submission) {
 	if h := s.runs[sub.sub.ID]; h != nil {
-		sub.done <- h.submitted()
+		sub.answer(h.submitted())
 		return
 	}
 	run, events, err := s.open(*sub.sub)
 	if err != nil {
-		sub.done <- err
+		sub.answer(err)
 		return
 	}
-	h := &holding{run: run}
+	h := newHolding(run)
 	owned := int(s.held.Load()) < s.room() && !s.backlog.Load() && !s.isDraining()
 	if !owned {
 		events = events[:1]
@@ -115,7 +112,9 @@ func (s *shard) takeSubmission(sub *submission) {
 	change := s.batch.add(h, events)
 	change.New = newRun(sub.sub, run, events, owned)
 	h.format = change.New.Format
-	s.batch.waiting = append(s.batch.waiting, waiting{done: sub.done, at: h.at})
+	if sub.done != nil {
+		s.batch.waiting = append(s.batch.waiting, waiting{done: sub.done, at: h.at})
+	}
 	if !owned {
 		return
 	}
@@ -160,7 +159,8 @@ func (s *shard) takeLoaded(l *loaded) {
 		s.leavePlaceOf(l)
 		return
 	}
-	h := &holding{run: l.run, durable: l.run.Seq(), counted: l.run.Seq(), crashes: l.crashes, format: l.run.Format()}
+	h := newHolding(l.run)
+	h.durable, h.counted, h.crashes, h.format = l.run.Seq(), l.run.Seq(), l.crashes, l.run.Format()
 	if !l.run.AtWork() { // nothing of it was at work when its node died
 		h.crashes = max(0, h.crashes-1)
 	}
@@ -225,8 +225,19 @@ func (s *shard) ask(run *flow.Run, c flow.Cause) (events []flow.Event, err error
 	return events, run.Err()
 }
 
-// after notes what a decision means beyond its events: money, the run's row, and when to look again.
+// after notes what a decision means beyond its events: what it does to others, money, the run's row, and when to look again.
 func (s *shard) after(h *holding, change *store.Change) {
+	effects := h.run.TakeEffects()
+	for _, l := range effects.Told {
+		change.Told = append(change.Told, store.Message{Run: l.To, Kind: l.Kind, Body: l.Body})
+	}
+	s.account(h, change)
+	for i := range effects.Children { // last: each has a change of its own, which may move this one
+		s.takeSubmission(&submission{sub: &effects.Children[i]})
+	}
+}
+
+func (s *shard) account(h *holding, change *store.Change) {
 	charges := h.run.TakeCharges()
 	if len(charges) > 0 {
 		hour := s.clock.now().Truncate(time.Hour)
@@ -301,8 +312,8 @@ func (s *shard) release(h *holding) {
 		s.held.Add(-1)
 		s.acquit(h)
 	}
-	for _, hand := range h.hands { // cut and not yet back
-		hand.cancel()
+	for _, cancel := range h.hands { // cut and not yet back
+		cancel()
 	}
 }
 

@@ -1,6 +1,7 @@
 package flow
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -14,12 +15,12 @@ import (
 func (r *Run) apply(e Event, body any) {
 	r.seq, r.format = e.Seq, max(r.format, e.V)
 	if e.Step != "" {
-		def := r.w.Step(e.Step)
-		if def == nil {
-			r.broken = fmt.Errorf("the definition has no step %q", e.Step)
+		s := r.at(e.Step)
+		if s == nil {
+			r.broken = fmt.Errorf("the run has no step %q", e.Step)
 			return
 		}
-		r.applyStep(e, &r.steps[def.Index], body)
+		r.applyStep(e, s, body)
 		return
 	}
 	r.applyRun(e, body)
@@ -47,24 +48,32 @@ func (r *Run) applyRun(e Event, body any) {
 		}
 		r.enter(section, e)
 	case *Result:
-		result := *b
-		if def := r.w.Step(b.OutputOf); def != nil {
-			result.Output = r.steps[def.Index].last.Output
-		}
-		r.result, r.endedAt = &result, e.At
-		r.moveRun(map[Kind]RunStatus{
-			KindRunSucceeded: RunStatusSucceeded, KindRunFailed: RunStatusFailed, KindRunCancelled: RunStatusCancelled,
-		}[e.Kind])
-		r.ready, r.timed = nil, nil
+		r.applyResult(e, b)
 	case *Resumed:
 		r.applyResumed(e, b)
 	case *BudgetRaise:
 		r.applyRaised(e, b)
 	case *BudgetWarned:
 		r.warned = true
+	case *Signal:
+		r.keepSignal(e.Seq, b)
+	case *Degraded:
+		r.applyDegraded(b)
 	default:
 		r.broken = fmt.Errorf("%s names no step", e.Kind)
 	}
+}
+
+func (r *Run) applyResult(e Event, b *Result) {
+	result := *b
+	if s := r.at(b.OutputOf); b.OutputOf != "" && s != nil {
+		result.Output = s.output()
+	}
+	r.result, r.endedAt = &result, e.At
+	r.moveRun(map[Kind]RunStatus{
+		KindRunSucceeded: RunStatusSucceeded, KindRunFailed: RunStatusFailed, KindRunCancelled: RunStatusCancelled,
+	}[e.Kind])
+	r.ready, r.timed = nil, nil
 }
 
 var sectionNames = map[workflow.Section]string{
@@ -75,8 +84,8 @@ var sectionNames = map[workflow.Section]string{
 func (r *Run) enter(section workflow.Section, e Event) {
 	r.section, r.sectionSince, r.cut, r.ready = section, e.At, false, nil
 	for _, def := range r.sectionSteps(section) {
-		if s := &r.steps[def.Index]; s.waitingOn == 0 && s.status == StepStatusPending {
-			r.ready = append(r.ready, def.Index)
+		if s := &r.root.steps[def.Slot]; s.waitingOn == 0 && s.status == StepStatusPending {
+			r.ready = append(r.ready, todo{step: s})
 		}
 	}
 }
@@ -108,28 +117,67 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		s.turns = append(s.turns, *b)
 		r.charge(s, b.Calls)
 	case *Succeeded:
-		s.last, s.decoded, s.value = *b, false, nil
-		s.best = len(s.calls) + surest(b.Calls)
-		r.charge(s, b.Calls)
-		s.last.Calls = nil
-		r.settle(e, s, StepStatusSucceeded)
+		r.applySucceeded(e, s, b)
 	case *AttemptFailed:
 		r.applyAttemptFailed(s, b)
 	case *Failed:
 		s.failures = append(s.failures, b.Failure)
+		s.refused = b.Refused
 		r.charge(s, b.Calls)
+		r.chargeChild(s, b.Child)
 		r.settle(e, s, StepStatusFailed)
 	case *Skipped:
+		r.charge(s, b.Calls)
+		r.chargeChild(s, b.Child)
+		if b.Failure != nil {
+			s.failures = append(s.failures, *b.Failure)
+		}
 		s.skipped = b.Reason
+		if b.Reason == SkippedDegraded {
+			r.omitted = append(r.omitted, e.Step)
+		}
 		r.skip(e, s)
 	case *Cancelled:
 		r.charge(s, b.Calls)
+		r.chargeChild(s, b.Child)
 		r.settle(e, s, StepStatusCancelled)
 	case *CaseChosen:
 		r.applyCase(e, s, b.Case)
+	case *ItemEnded:
+		r.applyItem(s, b)
+	case *IterationEnded:
+		r.applyIteration(s, b)
+	case *Reopening:
+		r.applyReopened(s)
+	case *Waiting:
+		r.applyWaiting(e, s, b)
+	case *Answered:
+		r.applyAnswered(e, s, b)
+	case *Planned:
+		s.plan, s.replan = b, nil
+		r.charge(s, b.Calls)
+		r.leaveWork(s)
 	default:
 		r.broken = fmt.Errorf("%s is not about a step", e.Kind)
 	}
+}
+
+func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
+	s.last, s.decoded, s.value = *b, false, nil
+	s.best = len(s.calls) + surest(b.Calls)
+	r.charge(s, b.Calls)
+	r.chargeChild(s, b.Child)
+	s.last.Calls = nil
+	if b.Failure != nil {
+		s.failures = append(s.failures, *b.Failure)
+	}
+	if b.Took != 0 {
+		r.takeSignal(b.Took)
+	}
+	for _, note := range b.Notes {
+		r.quality = append(r.quality, e.Step+": "+note)
+	}
+	r.settle(e, s, StepStatusSucceeded)
 }
 
 func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
@@ -139,36 +187,69 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 	} else {
 		s.failures = append(s.failures, b.Failure)
 		s.feedback, s.turns = b.Class+": "+b.Message, nil
+		s.applyNext(b)
 	}
 	s.retryAt = b.RetryAt
 	r.charge(s, b.Calls)
+	r.chargeChild(s, b.Child)
 	r.leaveWork(s)
 	r.moveStep(s, StepStatusRetrying)
-	r.retrying = append(r.retrying, s.def.Index)
+	r.retrying = append(r.retrying, s)
+}
+
+// applyNext says what the next attempt is for.
+func (s *step) applyNext(b *AttemptFailed) {
+	s.duty, s.rule, s.refused = b.Duty, b.Rule, b.Refused
+	switch b.Duty {
+	case DutyFallback:
+		s.fellBack = true
+	case DutyDecide:
+		s.escalated = true
+	case DutyWork:
+	}
+	if b.Afresh {
+		s.base, s.input = s.attempt, nil
+	}
+	if b.Notes != "" {
+		s.feedback = b.Notes
+	}
+	if b.Replan != nil {
+		s.replan, s.replans = b.Replan, s.replans+1
+	}
 }
 
 func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	r.leaveWork(s)
 	r.moveStep(s, StepStatusRunning)
-	s.attempt, s.startSeq, s.queued, s.held, s.stale = e.Attempt, e.Seq, false, "", false
+	s.attempt, s.startSeq, s.queued, s.held, s.stale, s.waits = e.Attempt, e.Seq, false, "", false, nil
 	if b.Input != nil {
 		s.input = b.Input
+	}
+	if b.Agent != "" {
+		s.agent = b.Agent
 	}
 	if s.startedAt.IsZero() {
 		s.startedAt = e.At
 	}
-	if s.isLeaf() {
+	if s.isLeaf() || s.duty != DutyWork {
 		if r.startedAt.IsZero() {
 			r.startedAt, r.firstStart = e.At, e.Seq
 		}
-		r.open = append(r.open, s.def.Index)
+		r.open = append(r.open, s)
 		return
 	}
 	if s.def.Timeout > 0 {
-		r.timed = append(r.timed, s.def.Index)
+		r.timed = append(r.timed, s)
 	}
-	if s.def.Group != nil {
+	switch {
+	case s.def.Group != nil:
 		r.openInside(s, s.def.Group.Steps)
+	case s.def.Map != nil:
+		s.many = &many{items: b.Items, frames: make([]*frame, b.Count), best: -1}
+		r.openItems(s)
+	case s.def.Loop != nil:
+		s.many = &many{best: -1}
+		r.openIteration(s)
 	}
 }
 
@@ -176,17 +257,17 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 func (r *Run) openInside(container *step, inside []*workflow.Step) {
 	container.inside = 0
 	for _, def := range inside {
-		s := &r.steps[def.Index]
+		s := &container.frame.steps[def.Slot]
 		if s.status.Settled() {
 			continue
 		}
 		container.inside++
 		if s.waitingOn == 0 && s.status == StepStatusPending {
-			r.ready = append(r.ready, def.Index)
+			r.ready = append(r.ready, todo{step: s})
 		}
 	}
 	if container.inside == 0 {
-		r.ready = append(r.ready, container.def.Index)
+		r.ready = append(r.ready, todo{step: container})
 	}
 }
 
@@ -198,7 +279,7 @@ func (r *Run) applyCase(e Event, s *step, chosen int) {
 			continue
 		}
 		for _, def := range c.Steps {
-			if other := &r.steps[def.Index]; other.status == StepStatusPending {
+			if other := &s.frame.steps[def.Slot]; other.status == StepStatusPending {
 				other.skipped = "switch"
 				r.skip(e, other)
 			}
@@ -208,13 +289,13 @@ func (r *Run) applyCase(e Event, s *step, chosen int) {
 		r.openInside(s, s.def.Switch.Cases[chosen].Steps)
 		return
 	}
-	r.ready = append(r.ready, s.def.Index)
+	r.ready = append(r.ready, todo{step: s})
 }
 
 // skip settles a step and all inside it.
 func (r *Run) skip(e Event, s *step) {
 	for _, def := range contents(s.def) {
-		if inner := &r.steps[def.Index]; !inner.status.Settled() { // else: set by hand
+		if inner := &s.frame.steps[def.Slot]; !inner.status.Settled() { // else: set by hand
 			inner.skipped = s.skipped
 			r.skip(e, inner)
 		}
@@ -240,67 +321,115 @@ func contents(def *workflow.Step) []*workflow.Step {
 func (r *Run) settle(e Event, s *step, to StepStatus) {
 	r.leaveWork(s)
 	r.moveStep(s, to)
-	s.endedAt, s.turns, s.input = e.At, nil, nil
+	s.endedAt, s.endSeq, s.turns, s.input, s.waits = e.At, e.Seq, nil, nil, nil
 	r.settled++
-	for _, i := range s.def.Dependants {
-		d := &r.steps[i]
-		d.waitingOn--
-		if d.waitingOn == 0 && d.status == StepStatusPending && r.mayBegin(d) {
-			r.ready = append(r.ready, i)
-		}
+	for _, slot := range s.def.Dependants {
+		r.oneLess(&s.frame.steps[slot], s)
 	}
-	if s.def.Parent == nil {
+	if p := s.def.Parent; p != nil && p.Body == s.def.Body {
+		c := &s.frame.steps[p.Slot]
+		if c.status == StepStatusRunning && c.runsInside(s) {
+			if c.inside--; c.inside == 0 && r.mayBegin(c) {
+				r.ready = append(r.ready, todo{step: c})
+			}
+		}
 		return
 	}
-	p := &r.steps[s.def.Parent.Index]
-	if p.status == StepStatusRunning && r.runsInside(p, s) {
-		if p.inside--; p.inside == 0 && r.mayBegin(p) {
-			r.ready = append(r.ready, p.def.Index)
+	if f := s.frame; f.owner != nil {
+		if f.undone--; f.undone == 0 && !f.ended {
+			r.ready = append(r.ready, todo{frame: f})
 		}
+	}
+}
+
+// oneLess tells a step that one of those it waits for is settled. A merge that may be done before all its members are
+// looks at each of them.
+func (r *Run) oneLess(d, settled *step) {
+	counts := true
+	if isEarly(d.def) {
+		counts = !slices.Contains(d.def.Merge.Of, settled.def.Slot)
+	}
+	if counts {
+		d.waitingOn--
+	}
+	if d.waitingOn == 0 && d.status == StepStatusPending && r.mayBegin(d) {
+		r.ready = append(r.ready, todo{step: d})
 	}
 }
 
 // mayBegin: its section is the one at work, nothing decided the run yet, and all that is around it is open.
 func (r *Run) mayBegin(s *step) bool {
-	if s.def.Section != r.section || (r.section == workflow.SectionMain && r.fate != "") || r.cut {
+	if r.cut {
 		return false
 	}
-	for s.def.Parent != nil {
-		p := &r.steps[s.def.Parent.Index]
-		if p.status != StepStatusRunning || !r.runsInside(p, s) {
+	for {
+		p := s.around()
+		if p == nil {
+			return s.def.Section == r.section && (r.section != workflow.SectionMain || r.fate == "")
+		}
+		if p.status != StepStatusRunning || p.duty != DutyWork || !p.runsInside(s) {
 			return false
 		}
 		s = p
 	}
+}
+
+// runsInside: a step of a switch belongs to what runs only if its case was chosen, one of an item or iteration as long as
+// that has not ended.
+func (c *step) runsInside(s *step) bool {
+	switch {
+	case c.def.Switch != nil:
+		return c.chosen == s.def.Case
+	case c.many != nil:
+		return !s.frame.ended
+	}
 	return true
 }
 
-// runsInside: a step of a switch belongs to what runs only if its case was chosen.
-func (r *Run) runsInside(p, s *step) bool {
-	return p.def.Switch == nil || p.chosen == s.def.Case
-}
-
 func (r *Run) leaveWork(s *step) {
-	i := s.def.Index
-	without := func(list []int) []int {
-		if at := slices.Index(list, i); at >= 0 {
+	without := func(list []*step) []*step {
+		if at := slices.Index(list, s); at >= 0 {
 			return slices.Delete(list, at, at+1)
 		}
 		return list
 	}
-	r.open, r.retrying, r.timed = without(r.open), without(r.retrying), without(r.timed)
+	r.open, r.retrying, r.waiting, r.timed = without(r.open), without(r.retrying), without(r.waiting), without(r.timed)
 }
 
 func (r *Run) charge(s *step, calls []usage.Call) {
-	agent := ""
-	if s.def.Agent != nil {
-		agent = s.def.Agent.Agent.Name
+	if len(calls) == 0 {
+		return
 	}
+	agent := ""
+	if a := s.worker(); a != nil {
+		agent = a.Name
+	}
+	var sum usage.Sum
 	for _, c := range calls {
-		r.sum.Add(c)
+		sum.Add(c)
 		s.calls = append(s.calls, c)
 		r.charged = append(r.charged, Charge{Agent: agent, Call: c})
 	}
+	r.spend(s, sum)
+}
+
+// spend counts a cost in the run, and in the steps around that have a budget.
+func (r *Run) spend(s *step, sum usage.Sum) {
+	r.sum = r.sum.Plus(sum)
+	for p := s; p != nil; p = p.around() {
+		if p.def.Budget != nil {
+			p.inBudget = p.inBudget.Plus(sum)
+		}
+	}
+}
+
+// chargeChild counts what a run has cost that the step started: its lines of the bill are its own.
+func (r *Run) chargeChild(s *step, c *ChildResult) {
+	if c == nil {
+		return
+	}
+	s.spent = s.spent.Plus(c.Sum)
+	r.spend(s, c.Sum)
 }
 
 // applyResumed opens a new generation of the listed steps and works out anew who waits for whom.
@@ -309,39 +438,48 @@ func (r *Run) applyResumed(e Event, b *Resumed) {
 	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
 	r.clockFrom, r.endedAt = e.At, time.Time{}
 	for _, reopened := range b.Reopened {
-		def := r.w.Step(reopened.Step)
-		if def == nil {
-			r.broken = fmt.Errorf("the definition has no step %q", reopened.Step)
+		s := r.at(reopened.Step)
+		if s == nil {
+			r.broken = fmt.Errorf("the run has no step %q", reopened.Step)
 			return
 		}
-		s := &r.steps[def.Index]
-		started := !s.startedAt.IsZero() && !s.isLeaf() && s.def.Set == nil
-		*s = step{def: def, status: StepStatusPending, gen: reopened.Gen, chosen: s.chosen, calls: s.calls}
-		if output, byHand := b.Set[reopened.Step]; byHand {
-			s.status, s.last = StepStatusSucceeded, Succeeded{Output: output, ByHand: true}
-			s.startedAt, s.endedAt = e.At, e.At
-		} else if started && def.Section == workflow.SectionMain {
-			s.status, s.startedAt, s.startSeq = StepStatusRunning, e.At, e.Seq
-		} else {
-			s.chosen = caseUnchosen
-		}
+		output, byHand := b.Set[reopened.Step]
+		s.reopen(e, reopened.Gen, output, byHand)
 	}
 	r.recount()
 	r.enter(workflow.SectionMain, e)
 	r.reopenContainers()
 }
 
+// reopen lets a step run again. A container that was at work goes on with what is inside it.
+func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
+	started := !s.startedAt.IsZero() && s.isContainer()
+	*s = step{
+		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
+		spent: s.spent, inBudget: s.inBudget, calls: s.calls,
+	}
+	switch {
+	case byHand:
+		s.status, s.last = StepStatusSucceeded, Succeeded{Output: output, ByHand: true}
+		s.startedAt, s.endedAt = e.At, e.At
+	case started && s.def.Section == workflow.SectionMain && (s.def.Map == nil && s.def.Loop == nil || s.many != nil):
+		s.status, s.startedAt, s.startSeq = StepStatusRunning, e.At, e.Seq
+	default:
+		s.chosen, s.many = caseUnchosen, nil
+	}
+}
+
 // recount works out the counters from the statuses.
 func (r *Run) recount() {
-	r.settled, r.open, r.retrying, r.timed = 0, nil, nil, nil
-	for i := range r.steps {
-		s := &r.steps[i]
+	r.settled, r.total, r.open, r.retrying, r.waiting, r.timed = 0, 0, nil, nil, nil, nil
+	for s := range r.each {
+		r.total++
 		if s.status.Settled() {
 			r.settled++
 		}
 		s.waitingOn = 0
 		for _, edge := range s.def.Edges {
-			if !r.steps[edge.Slot].status.Settled() {
+			if holds(s.def, edge) && !s.frame.steps[edge.Slot].status.Settled() {
 				s.waitingOn++
 			}
 		}
@@ -350,21 +488,25 @@ func (r *Run) recount() {
 
 // reopenContainers lets go on what is inside the containers that were reopened at work.
 func (r *Run) reopenContainers() {
-	for i := range r.steps {
-		s := &r.steps[i]
-		if s.status != StepStatusRunning || s.isLeaf() {
-			continue
+	var again []*step // first: what is reopened changes what there is
+	for s := range r.each {
+		if s.status == StepStatusRunning && s.isContainer() {
+			again = append(again, s)
 		}
+	}
+	for _, s := range again {
 		if s.def.Timeout > 0 {
-			r.timed = append(r.timed, i)
+			r.timed = append(r.timed, s)
 		}
 		switch {
 		case s.def.Group != nil:
 			r.openInside(s, s.def.Group.Steps)
+		case s.many != nil:
+			r.reopenMany(s)
 		case s.chosen >= 0:
 			r.openInside(s, s.def.Switch.Cases[s.chosen].Steps)
 		default:
-			r.ready = append(r.ready, i) // its case is not chosen yet
+			r.ready = append(r.ready, todo{step: s}) // its case is not chosen yet
 		}
 	}
 }
@@ -378,7 +520,7 @@ func (r *Run) moveRun(to RunStatus) {
 
 func (r *Run) moveStep(s *step, to StepStatus) {
 	if !canMove(stepMoves, s.status, to) {
-		r.broken = fmt.Errorf("step %s is %s and cannot become %s", s.def.Path, s.status, to)
+		r.broken = fmt.Errorf("step %s is %s and cannot become %s", s.path(), s.status, to)
 	}
 	s.status = to
 }

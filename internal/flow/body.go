@@ -6,35 +6,63 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // FormatMax is the highest version of event bodies this binary reads. It writes each event with the lowest version that
 // says it, so that nodes of the release before can go on with runs that hold nothing new.
-const FormatMax = formatBudget
+const FormatMax = formatLanguage
 
 const (
-	formatFirst  = 1
-	formatBudget = 2 // a run may have a budget, and attempts may be held
+	formatFirst    = 1
+	formatBudget   = 2 // a run may have a budget, and attempts may be held
+	formatLanguage = 3 // steps may have instances, wait, and be done otherwise than written
 )
 
 // version is the lowest that binaries must know to read a body of a run of w rightly.
 func version(w *workflow.Workflow, body any) int16 {
 	switch b := body.(type) {
 	case *Submitted:
-		if b.Budget != nil || saysNew(w) { // an older binary could not compile it, and would set the run aside
+		switch { // an older binary could not compile it, and would set the run aside
+		case b.Parent != nil || saysLanguage(w):
+			return formatLanguage
+		case b.Budget != nil || saysNew(w):
 			return formatBudget
 		}
 	case *AttemptFailed:
-		if b.Held != "" { // an older binary would count it as an attempt
+		switch {
+		case b.Held != "": // an older binary would count it as an attempt
 			return formatBudget
+		case b.Duty != DutyWork || b.Afresh || b.Replan != nil || b.Child != nil:
+			return formatLanguage
 		}
 	case *BudgetRaise, *BudgetWarned:
 		return formatBudget
+	case *ItemEnded, *IterationEnded, *Waiting, *Answered, *Planned, *Signal, *Degraded, *Reopening:
+		return formatLanguage
 	}
 	return formatFirst
 }
+
+// saysLanguage: the definition says what came with the whole language.
+func saysLanguage(w *workflow.Workflow) bool {
+	return len(w.Degrade) > 0 || w.Orchestrator != nil || slices.ContainsFunc(w.Steps, func(s *workflow.Step) bool {
+		switch s.Kind {
+		case workflow.KindAgent:
+			a := s.Agent
+			return isGoverned(s) || a.By != nil || len(a.DifferentFamily) > 0 || a.Agent.Summary != nil || len(a.Agent.Delegates) > 0
+		case workflow.KindTool, workflow.KindSet, workflow.KindGroup, workflow.KindSwitch:
+			return isGoverned(s)
+		default:
+			return true
+		}
+	})
+}
+
+func isGoverned(s *workflow.Step) bool { return s.Gate != nil || len(s.OnError) > 0 || s.Budget != nil }
 
 // saysNew: the definition says what binaries that read only the first version do not know.
 func saysNew(w *workflow.Workflow) bool {
@@ -74,10 +102,40 @@ type (
 		Labels   map[string]string `json:"labels,omitempty"`
 		Budget   *RunBudget        `json:"budget,omitempty"` // nil: none
 		Input    json.RawMessage   `json:"input"`
+		Parent   *Parent           `json:"parent,omitempty"` // nil: nobody's
 	}
 	// Started is the body of step_started. Input is kept only where it could not be rendered alike again.
 	Started struct {
 		Input json.RawMessage `json:"input,omitempty"`
+		Items json.RawMessage `json:"items,omitempty"` // of a map: the list
+		Count int             `json:"count,omitempty"` // of Items
+		Agent string          `json:"agent,omitempty"` // who works at it, where the definition leaves that open
+	}
+	// ItemEnded is the body of item_ended. Without an output of its own an item's is that of the last listed step.
+	ItemEnded struct {
+		Item    int             `json:"item"`
+		Output  json.RawMessage `json:"output,omitempty"`
+		Failure *Failure        `json:"failure,omitempty"`
+	}
+	// IterationEnded is the body of iteration_ended.
+	IterationEnded struct {
+		Iteration int             `json:"iteration"`
+		Output    json.RawMessage `json:"output,omitempty"` // as of an item
+		Met       bool            `json:"met"`              // until holds, or there is none
+		Unchanged bool            `json:"unchanged,omitempty"`
+		Score     *float64        `json:"score,omitempty"` // by best_by
+		Again     bool            `json:"again,omitempty"` // another one follows
+	}
+	// Degraded is the body of run_degraded: the run goes on at a lower level of the ladder.
+	Degraded struct {
+		Level  int    `json:"level"`
+		Name   string `json:"name"`
+		Step   Path   `json:"step,omitempty"` // that asked for it
+		Reason string `json:"reason"`
+	}
+	// Reopening is the body of step_reopened: a loop that had come to its end goes on, because somebody decided so.
+	Reopening struct {
+		Notes string `json:"notes,omitempty"`
 	}
 	// Succeeded is the body of step_succeeded.
 	Succeeded struct {
@@ -89,6 +147,25 @@ type (
 		BelowGate  bool            `json:"below_gate,omitempty"` // no entry's answer was accepted; this is the best one
 		ByHand     bool            `json:"by_hand,omitempty"`    // set by an operator's resume
 		Calls      []usage.Call    `json:"calls,omitempty"`
+
+		Assembled bool         `json:"assembled,omitempty"` // the output is made of those of the steps inside, or of Winner's
+		Winner    string       `json:"winner,omitempty"`    // of a merge: the member whose output it is
+		Agreement *float64     `json:"agreement,omitempty"` // of a merge
+		Dissent   []string     `json:"dissent,omitempty"`   // of a merge: members that said otherwise
+		Exhausted bool         `json:"exhausted,omitempty"` // of a loop: it ended without meeting its until
+		Instead   string       `json:"instead,omitempty"`   // of the step's own outcome: fallback, escalation, degraded
+		Failure   *Failure     `json:"failure,omitempty"`   // that led to it
+		Summary   string       `json:"summary,omitempty"`
+		Gate      *GateResult  `json:"gate,omitempty"`
+		Notes     []string     `json:"notes,omitempty"` // for the run's quality
+		Took      int32        `json:"took,omitempty"`  // number of the signal_received whose data it is
+		Child     *ChildResult `json:"child,omitempty"`
+	}
+	// ChildResult is what a run that the step started has cost, and left open.
+	ChildResult struct {
+		Run        uuid.UUID    `json:"run"`
+		Sum        usage.Sum    `json:"sum"`
+		Unresolved []Unresolved `json:"unresolved,omitempty"`
 	}
 	// AttemptFailed is the body of attempt_failed. A held attempt goes on under its number, with its turns.
 	AttemptFailed struct {
@@ -96,21 +173,35 @@ type (
 		Held    string       `json:"held,omitempty"` // what it waits for: budget, incident
 		RetryAt time.Time    `json:"retry_at"`
 		Calls   []usage.Call `json:"calls,omitempty"`
+
+		Duty    Duty            `json:"duty,omitempty"`    // of the next attempt
+		Rule    int             `json:"rule,omitempty"`    // of on_error, from 1: that says so
+		Refused json.RawMessage `json:"refused,omitempty"` // by the gate
+		Afresh  bool            `json:"afresh,omitempty"`  // attempts are counted from here
+		Notes   string          `json:"notes,omitempty"`   // of who decided that it is done again
+		Child   *ChildResult    `json:"child,omitempty"`
+		Replan  *Replan         `json:"replan,omitempty"`
 	}
 	// Failed is the body of step_failed.
 	Failed struct {
 		Failure
-		Calls []usage.Call `json:"calls,omitempty"`
+		Calls   []usage.Call    `json:"calls,omitempty"`
+		Refused json.RawMessage `json:"refused,omitempty"` // by the gate
+		Child   *ChildResult    `json:"child,omitempty"`
 	}
 	// Skipped is the body of step_skipped. A skipped container skips all inside.
 	Skipped struct {
-		Reason string `json:"reason"` // when
+		Reason  string       `json:"reason"`            // when, error, degraded, merge
+		Failure *Failure     `json:"failure,omitempty"` // of error
+		Calls   []usage.Call `json:"calls,omitempty"`
+		Child   *ChildResult `json:"child,omitempty"`
 	}
 	// Cancelled is the body of step_cancelled and outcome_discarded.
 	Cancelled struct {
 		Reason    string       `json:"reason"`
 		Discarded bool         `json:"discarded,omitempty"` // an answer had come
 		Calls     []usage.Call `json:"calls,omitempty"`
+		Child     *ChildResult `json:"child,omitempty"`
 	}
 	// CaseChosen is the body of case_chosen; the steps of the other cases are skipped. Case is -1 where none holds.
 	CaseChosen struct {
@@ -139,6 +230,7 @@ type (
 		Savings    *Savings        `json:"savings,omitempty"` // nil: no model was called, or its price is not known
 		Provenance []Provenance    `json:"provenance,omitempty"`
 		Unresolved []Unresolved    `json:"unresolved,omitempty"`
+		Quality    *Quality        `json:"quality,omitempty"` // nil: all was done as written
 	}
 	// Resumed is the body of run_resumed. What is reopened is listed, never recomputed.
 	Resumed struct {
@@ -167,6 +259,7 @@ type (
 		BelowGate     bool        `json:"below_gate,omitempty"`
 		Cost          usage.Money `json:"cost_nano"`
 		Unpriced      bool        `json:"unpriced,omitempty"`
+		Count         int         `json:"count,omitempty"` // of instances that one line stands for; 0: one
 	}
 	// Savings is what a run cost, and what its tokens would have cost uncached on the baseline model.
 	Savings struct {
@@ -192,7 +285,7 @@ const (
 func encode(body any) json.RawMessage {
 	switch b := body.(type) {
 	case *Started:
-		if b.Input == nil {
+		if b.Input == nil && b.Items == nil && b.Agent == "" {
 			return nil
 		}
 	case *Succeeded:
@@ -213,7 +306,7 @@ func encodeSucceeded(b Succeeded) json.RawMessage {
 	out := make([]byte, 0, len(output)+16)
 	out = append(out, `{"output":`...)
 	out = append(out, output...)
-	if b.Confidence == nil && b.Unresolved == nil && !b.Repaired && b.PromptHash == "" && !b.BelowGate && !b.ByHand && b.Calls == nil {
+	if b.isBare() {
 		return append(out, '}')
 	}
 	b.Output = nil
@@ -222,6 +315,13 @@ func encodeSucceeded(b Succeeded) json.RawMessage {
 		panic(fmt.Sprintf("flow: encode %T: %v", b, err))
 	}
 	return append(append(out, ','), rest[len(`{"output":null,`):]...)
+}
+
+// isBare: the output is all it says.
+func (b *Succeeded) isBare() bool {
+	return b.Confidence == nil && b.Unresolved == nil && !b.Repaired && b.PromptHash == "" && !b.BelowGate && !b.ByHand && b.Calls == nil &&
+		!b.Assembled && b.Winner == "" && b.Agreement == nil && b.Dissent == nil && !b.Exhausted && b.Instead == "" && b.Failure == nil &&
+		b.Summary == "" && b.Gate == nil && b.Notes == nil && b.Took == 0 && b.Child == nil
 }
 
 // decode reads a body back; an error means the log is unreadable.
@@ -276,6 +376,22 @@ func newBody(k Kind) any {
 		return new(BudgetRaise)
 	case KindBudgetWarned:
 		return new(BudgetWarned)
+	case KindItemEnded:
+		return new(ItemEnded)
+	case KindIterationEnded:
+		return new(IterationEnded)
+	case KindStepWaiting:
+		return new(Waiting)
+	case KindApprovalAnswered:
+		return new(Answered)
+	case KindPlanMade:
+		return new(Planned)
+	case KindSignalReceived:
+		return new(Signal)
+	case KindRunDegraded:
+		return new(Degraded)
+	case KindStepReopened:
+		return new(Reopening)
 	}
 	return nil
 }

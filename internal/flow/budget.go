@@ -142,8 +142,8 @@ func (r *Run) applyRaised(e Event, b *BudgetRaise) {
 		limit.Tokens = b.Tokens
 	}
 	r.budget, r.warned = &limit, false
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; s.held == HeldBudget {
+	for _, s := range r.retrying {
+		if s.held == HeldBudget {
 			s.retryAt = e.At
 		}
 	}
@@ -170,7 +170,7 @@ func (r *Run) attemptBudget() *Budget {
 	if r.budget == nil {
 		return nil
 	}
-	return &Budget{Cost: r.budget.Cost, Tokens: r.budget.Tokens, Spent: r.sum, OnExceeded: r.budget.OnExceeded}
+	return &Budget{ID: r.ID, Cost: r.budget.Cost, Tokens: r.budget.Tokens, Spent: r.sum, OnExceeded: r.budget.OnExceeded}
 }
 
 // savings is what the run cost beside what it would have; nil where that is not known.

@@ -18,7 +18,7 @@ type (
 	Reported struct{ Report Report }
 	// Told: a message from the inbox.
 	Told struct {
-		Kind string // cancel, resume, budget, incident
+		Kind string // one of ToldXxx
 		Body json.RawMessage
 	}
 	// Fired: the time that Due named has come.
@@ -71,11 +71,15 @@ func (r *Run) Decide(c Cause, now time.Time) []Event {
 func (r *Run) advance() {
 	for !r.status.Ended() {
 		for len(r.ready) > 0 && len(r.open) < r.w.MaxParallel {
-			i := r.ready[0]
+			t := r.ready[0]
 			r.ready = r.ready[1:]
-			r.begin(&r.steps[i])
+			if t.frame != nil {
+				r.closeFrame(t.frame)
+			} else {
+				r.begin(t.step)
+			}
 		}
-		if len(r.open) > 0 || len(r.retrying) > 0 {
+		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 {
 			return
 		}
 		r.closeSection()
@@ -104,12 +108,12 @@ func (r *Run) closeSection() {
 
 // end closes the log. Containers that were at work when the run was decided go down with it.
 func (r *Run) end() {
-	for i := range r.steps {
-		if s := &r.steps[i]; s.status == StepStatusRunning {
+	for s := range r.each {
+		if s.status == StepStatusRunning {
 			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ended"})
 		}
 	}
-	result := &Result{Provenance: r.provenance(), Unresolved: r.unresolved(), Savings: r.savings()}
+	result := &Result{Provenance: r.provenance(), Unresolved: r.unresolved(), Savings: r.savings(), Quality: r.qualityNow()}
 	switch r.fate {
 	case RunStatusFailed:
 		result.Error = r.failure
@@ -120,11 +124,12 @@ func (r *Run) end() {
 		r.finishOutput(result)
 		r.emit(KindRunSucceeded, nil, result)
 	}
+	r.tellParent()
 }
 
 // finishOutput puts the output into the result, or the name of the step that made it.
 func (r *Run) finishOutput(result *Result) {
-	if last := r.w.Main[len(r.w.Main)-1]; r.w.Output == nil && r.steps[last.Index].status == StepStatusSucceeded {
+	if last := r.w.Main[len(r.w.Main)-1]; r.w.Output == nil && r.root.steps[last.Slot].status == StepStatusSucceeded {
 		result.OutputOf = last.Path
 		return
 	}
@@ -135,12 +140,11 @@ func (r *Run) finishOutput(result *Result) {
 
 // reported applies what a worker says of the attempt at work; of any other attempt only the cost is kept.
 func (r *Run) reported(rep Report) {
-	def := r.w.Step(rep.Path)
-	if def == nil {
+	s := r.at(rep.Path)
+	if s == nil {
 		return
 	}
-	s := &r.steps[def.Index]
-	if s.status != StepStatusRunning || s.gen != rep.Gen || s.attempt != rep.No || !s.isLeaf() {
+	if !slices.Contains(r.open, s) || s.gen != rep.Gen || s.attempt != rep.No || rep.Start != 0 && rep.Start != s.startSeq {
 		r.discard(s, rep)
 		return
 	}
@@ -150,14 +154,13 @@ func (r *Run) reported(rep Report) {
 	}
 	o := rep.Outcome
 	switch {
-	case o.Failure == nil && (!r.cut || r.fate != RunStatusCancelled || s.isUnsafe()): // what is known of its effect is kept
-		r.emit(KindStepSucceeded, s, &Succeeded{
-			Output: o.Output, Confidence: o.Confidence, Unresolved: o.Unresolved,
-			Repaired: o.Repaired, PromptHash: o.PromptHash, BelowGate: o.BelowGate, Calls: o.Calls,
-		})
+	case o.Failure == nil && o.Held == "" && (!r.cut || r.fate != RunStatusCancelled || s.isUnsafe()): // what is known of its effect is kept
+		r.arrived(s, o)
 	case r.cut:
 		known := o.Unbegun || o.Failure != nil && o.Failure.Class != classCancelled && o.Failure.Class != classTimeout
 		r.cutOff(s, known, &Cancelled{Reason: r.cutReason(), Discarded: o.Failure == nil, Calls: o.Calls})
+	case o.Held == HeldDecision:
+		r.askPerson(s, o)
 	case o.Failure.Class == classCancelled:
 		// The node stopped the worker, not the run: the attempt is still open and runs again under its number.
 		r.discard(s, rep)
@@ -166,12 +169,36 @@ func (r *Run) reported(rep Report) {
 	case o.Held == HeldIncident: // the run is decided, and of this attempt nothing was begun
 		r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending", Calls: o.Calls})
 	case r.mayRetry(s, o.Failure.Class):
-		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls})
+		r.emit(KindAttemptFailed, s, &AttemptFailed{
+			Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls, Duty: s.duty, Rule: s.rule,
+		})
 	default:
-		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls, Refused: o.Refused})
 	}
 	if o.Held == "" && len(o.Calls) > 0 {
 		r.nextHeld()
+	}
+}
+
+// arrived takes what a successful attempt brought: what the step is for, a plan of it, or a decision about it.
+func (r *Run) arrived(s *step, o *Outcome) {
+	switch {
+	case o.Decision != nil:
+		r.decided(s, *o.Decision, o.Calls)
+	case o.Planned != nil:
+		planned := *o.Planned
+		planned.Calls = o.Calls
+		r.emit(KindPlanMade, s, &planned)
+		r.planned(s)
+	default:
+		b := &Succeeded{
+			Output: o.Output, Confidence: o.Confidence, Unresolved: o.Unresolved, Repaired: o.Repaired, PromptHash: o.PromptHash,
+			BelowGate: o.BelowGate, Calls: o.Calls, Summary: o.Summary, Gate: o.Gate, Notes: o.Notes,
+		}
+		if s.duty == DutyFallback {
+			b.Instead = InsteadFallback
+		}
+		r.emit(KindStepSucceeded, s, b)
 	}
 }
 
@@ -199,36 +226,27 @@ func (r *Run) cutReason() string {
 	}
 }
 
-// fail settles a step whose failure nobody handles: the containers around it fail, then the run.
-func (r *Run) fail(s *step, body *Failed) {
-	r.emit(KindStepFailed, s, body)
-	for p := s.def.Parent; p != nil; p = p.Parent {
-		if c := &r.steps[p.Index]; c.status == StepStatusRunning {
-			r.emit(KindStepFailed, c, &Failed{Failure: Failure{
-				Class: body.Class, Message: fmt.Sprintf("step %s failed: %s", s.def.Path, body.Message),
-			}})
-		}
-	}
-	if r.section == workflow.SectionMain && r.fate == "" {
-		failure := body.Failure
-		failure.Step = s.def.Path
-		r.decideFate(KindRunFailing, &Failing{Failure: failure})
-	}
-}
-
 // decideFate ends the main list early: what is between attempts gets no other.
 func (r *Run) decideFate(k Kind, body any) {
 	r.emit(k, nil, body)
-	for _, i := range slices.Clone(r.retrying) {
-		r.emit(KindStepCancelled, &r.steps[i], &Cancelled{Reason: "run_ending"})
+	for _, s := range slices.Clone(r.retrying) {
+		r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending"})
+	}
+	for _, s := range slices.Clone(r.waiting) {
+		switch {
+		case s.waits.Child == nil:
+			r.stopWaiting(s, false)
+			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending"})
+		case r.cut:
+			r.tell(s.waits.Child.Run, ToldCancel, &Cancelling{Reason: "its parent is " + string(r.fate), Actor: "parent"})
+		}
 	}
 }
 
 // claimed takes up a run that was just loaded. Attempts that were at work run again under their number, except where
 // a repetition could do harm. What a message has started since the log was read is not meant.
 func (r *Run) claimed() {
-	for _, i := range slices.Clone(r.open) {
-		s := &r.steps[i]
+	for _, s := range slices.Clone(r.open) {
 		switch {
 		case s.startSeq > r.folded:
 		case r.cut:
@@ -238,7 +256,7 @@ func (r *Run) claimed() {
 				Class:   classOutcomeUnknown,
 				Message: "the node died while the tool was at work; whether it had its effect is not known: look, then resume with the step's output set by hand",
 			}})
-		case s.input == nil:
+		case s.input == nil && s.duty != DutyDecide:
 			if err := r.render(s); err != nil {
 				r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: err.Error()}})
 			}
@@ -248,14 +266,19 @@ func (r *Run) claimed() {
 
 // fired applies all times that have come.
 func (r *Run) fired() {
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; !s.queued && !s.retryAt.After(r.now) {
+	for _, s := range r.retrying {
+		if !s.queued && !s.retryAt.After(r.now) {
 			s.queued = true
-			r.ready = append(r.ready, i)
+			r.ready = append(r.ready, todo{step: s})
 		}
 	}
-	for _, i := range slices.Clone(r.timed) {
-		if s := &r.steps[i]; !s.startedAt.Add(s.def.Timeout).After(r.now) && s.status == StepStatusRunning {
+	for _, s := range slices.Clone(r.waiting) {
+		if u := s.waits.Until; u != nil && !u.After(r.now) && s.status == StepStatusWaiting {
+			r.timeIsUp(s)
+		}
+	}
+	for _, s := range slices.Clone(r.timed) {
+		if !s.startedAt.Add(s.def.Timeout).After(r.now) && s.status == StepStatusRunning {
 			r.timeoutContainer(s)
 		}
 	}
@@ -284,28 +307,38 @@ func (r *Run) fired() {
 
 // timeoutContainer ends a container that took too long, and what is at work in it.
 func (r *Run) timeoutContainer(c *step) {
-	for _, i := range append(slices.Clone(r.open), r.retrying...) {
-		for p := r.steps[i].def.Parent; p != nil; p = p.Parent {
-			if p == c.def {
-				r.cutOff(&r.steps[i], false, &Cancelled{Reason: "container_timeout"})
-				break
-			}
-		}
-	}
+	r.cutInside(c, "container_timeout")
 	r.fail(c, &Failed{Failure: Failure{
-		Class: classTimeout, Message: fmt.Sprintf("%s took longer than its timeout of %s", c.def.Path, c.def.Timeout),
+		Class: classTimeout, Message: fmt.Sprintf("%s took longer than its timeout of %s", c.path(), c.def.Timeout),
 	}})
 }
 
+// cutInside ends what is at work or waits in a container.
+func (r *Run) cutInside(c *step, reason string) {
+	for _, s := range r.unfinished() {
+		if s.within(c) {
+			r.cutOff(s, false, &Cancelled{Reason: reason})
+		}
+	}
+}
+
+// unfinished are the steps that are at work, between attempts, or wait.
+func (r *Run) unfinished() []*step { return slices.Concat(r.open, r.retrying, r.waiting) }
+
 func (r *Run) cancelOpen(reason string) {
-	for _, i := range append(slices.Clone(r.open), r.retrying...) {
-		r.cutOff(&r.steps[i], false, &Cancelled{Reason: reason})
+	for _, s := range r.unfinished() {
+		if !s.status.Settled() { // by the one before
+			r.cutOff(s, false, &Cancelled{Reason: reason})
+		}
 	}
 }
 
 // cutOff ends an attempt that is not waited for any more. Of an unsafe tool at work it is not known what came of it,
 // unless it said so.
 func (r *Run) cutOff(s *step, known bool, c *Cancelled) {
+	if s.status == StepStatusWaiting {
+		r.stopWaiting(s, false)
+	}
 	if known || s.status != StepStatusRunning || !s.isUnsafe() {
 		r.emit(KindStepCancelled, s, c)
 		return
@@ -334,5 +367,11 @@ func (r *Run) told(t Told) {
 		r.toldBudget(t)
 	case ToldIncident:
 		r.lookAgain(HeldIncident)
+	case ToldApproval:
+		r.toldApproval(t.Body)
+	case ToldSignal:
+		r.toldSignal(t.Body)
+	case ToldChild:
+		r.toldChild(t.Body)
 	}
 }

@@ -44,7 +44,7 @@ const (
 	KindPlanMade         Kind = "plan_made"         // Planned
 	KindSignalReceived   Kind = "signal_received"   // Signal
 	KindRunDegraded      Kind = "run_degraded"      // Degraded
-	KindQualityNoted     Kind = "quality_noted"     // QualityNoted
+	KindStepReopened     Kind = "step_reopened"     // Reopening
 )
 
 // Path names a step within its run: "review"; "build.3.review" is the one of item 3 (from 0), or of iteration 3 (from 1).
@@ -63,7 +63,7 @@ type Event struct {
 }
 
 // Held reports whether the event is of an attempt that is held, and goes on later under its number.
-func (e Event) Held() bool { return e.Kind == KindAttemptFailed && e.V >= formatBudget }
+func (e Event) Held() bool { return e.Kind == KindAttemptFailed && e.V == formatBudget }
 
 // Submission is what a run starts from.
 type Submission struct {
@@ -114,11 +114,12 @@ type Attempt struct {
 	Duty  Duty
 	Agent *workflow.Agent // who works at it; nil: no agent does
 	// Scope is what the asserts of the step's gate read besides the answer. It is a copy that nobody changes.
-	Scope     *workflow.Scope
-	Avoid     []string // models whose families are passed over
-	Escalated *Escalated
-	Replan    *Replan // of a plan step: what became of the plan before; nil: there was none
-	Depth     int     // of plans, the one to be made included
+	Scope        *workflow.Scope
+	Avoid        []string // models whose families are passed over
+	Escalated    *Escalated
+	Replan       *Replan         // of a plan step: what became of the plan before; nil: there was none
+	Depth        int             // of plans, the one to be made included
+	Orchestrator *workflow.Agent // of the workflow: answers needs_decision; nil: a person does
 }
 
 // Duty is what an attempt is for.

@@ -6,6 +6,7 @@ import "time"
 const (
 	HeldBudget   = "budget"   // a budget has no money for it
 	HeldIncident = "incident" // attempts like it failed alike, and none are made until that is mended
+	HeldDecision = "decision" // a person has to answer a question
 )
 
 // A held attempt asks again after holdMin and a part of holdSpread, whether or not anybody told that it may go on: what
@@ -23,6 +24,9 @@ const (
 // hold lets an attempt wait. It goes on under its number and with its turns, and is not counted as one. One that was
 // refused while the message was on its way that it may go on looks again at once: nobody will tell it again.
 func (r *Run) hold(s *step, o *Outcome) {
+	if o.Held == HeldBudget && r.degradeForMoney(s, o) {
+		return
+	}
 	wait := holdMin + time.Duration(r.draw(s, s.holds)*float64(holdSpread))
 	if o.Held == HeldBudget {
 		wait <<= min(s.holds/holdsOfAPace, pacesMax)
@@ -38,10 +42,10 @@ func (r *Run) hold(s *step, o *Outcome) {
 // nextHeld lets one attempt that is held for money ask again: what the call that has just ended had set aside may be enough
 // for it. One that ended by being held itself frees nothing.
 func (r *Run) nextHeld() {
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; s.held == HeldBudget && !s.queued {
+	for _, s := range r.retrying {
+		if s.held == HeldBudget && !s.queued {
 			s.queued = true
-			r.ready = append(r.ready, i)
+			r.ready = append(r.ready, todo{step: s})
 			return
 		}
 	}
@@ -49,13 +53,13 @@ func (r *Run) nextHeld() {
 
 // lookAgain lets the attempts that are held for a reason ask at once whether they may go on.
 func (r *Run) lookAgain(held string) {
-	for _, i := range r.open { // lost with the memory, like the refusal it is about
-		r.steps[i].stale = true
+	for _, s := range r.open { // lost with the memory, like the refusal it is about
+		s.stale = true
 	}
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; s.held == held && !s.queued {
+	for _, s := range r.retrying {
+		if s.held == held && !s.queued {
 			s.queued = true
-			r.ready = append(r.ready, i)
+			r.ready = append(r.ready, todo{step: s})
 		}
 	}
 }

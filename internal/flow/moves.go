@@ -15,9 +15,18 @@ var runMoves = map[RunStatus][]RunStatus{
 
 // stepMoves are the legal moves of a step's status within one generation; a resume opens a new generation.
 var stepMoves = map[StepStatus][]StepStatus{
-	StepStatusPending:   {StepStatusRunning, StepStatusSucceeded, StepStatusFailed, StepStatusSkipped},
-	StepStatusRunning:   {StepStatusRetrying, StepStatusSucceeded, StepStatusFailed, StepStatusCancelled},
-	StepStatusRetrying:  {StepStatusRunning, StepStatusFailed, StepStatusCancelled},
+	StepStatusPending: {
+		StepStatusRunning, StepStatusRetrying, StepStatusWaiting, StepStatusSucceeded, StepStatusFailed, StepStatusSkipped,
+	},
+	StepStatusRunning: {
+		StepStatusRetrying, StepStatusWaiting, StepStatusSucceeded, StepStatusFailed, StepStatusSkipped, StepStatusCancelled,
+	},
+	StepStatusRetrying: {
+		StepStatusRunning, StepStatusWaiting, StepStatusSucceeded, StepStatusFailed, StepStatusSkipped, StepStatusCancelled,
+	},
+	StepStatusWaiting: {
+		StepStatusRunning, StepStatusRetrying, StepStatusSucceeded, StepStatusFailed, StepStatusSkipped, StepStatusCancelled,
+	},
 	StepStatusSucceeded: nil,
 	StepStatusFailed:    nil,
 	StepStatusSkipped:   nil,

@@ -3,22 +3,24 @@ package flow
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"time"
+
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // Start is the one command there is: an attempt that should be at work. What is at work and not among the pending
-// starts should be stopped. Idempotent by step, generation and attempt.
+// starts should be stopped.
 type Start struct {
-	Step    int   // index of the step
-	Seq     int32 // the event that orders it: perform it once that is durable
-	Gen, No int16
+	Seq int32 // the event that orders it, and its name within the run: perform it once that is durable
+
+	step *step
 }
 
 // Pending says, from state alone, which attempts should be at work.
 func (r *Run) Pending(yield func(Start) bool) {
-	for _, i := range r.open {
-		s := &r.steps[i]
-		if !yield(Start{Step: i, Seq: s.startSeq, Gen: s.gen, No: s.attempt}) {
+	for _, s := range r.open {
+		if !yield(Start{Seq: s.startSeq, step: s}) {
 			return
 		}
 	}
@@ -32,16 +34,84 @@ func (r *Run) Cutting() bool { return r.cut }
 
 // Attempt gives a worker all it needs for a pending start.
 func (r *Run) Attempt(start Start) Attempt {
-	s := &r.steps[start.Step]
+	s := start.step
 	a := Attempt{
-		Run: r.ID, Tenant: r.Tenant, Workflow: r.w.Name, Step: s.def, Path: s.def.Path, Gen: s.gen, No: s.attempt,
-		Input: s.input, Turns: s.turns, Key: sideEffectKey(r.ID[:], s.def.Path), Deadline: r.deadline(s),
-		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(),
+		Run: r.ID, Tenant: r.Tenant, Workflow: r.w.Name, Step: s.def, Path: s.path(), Gen: s.gen, No: s.attempt, Start: s.startSeq,
+		Input: s.input, Turns: s.turns, Key: sideEffectKey(r.ID[:], s.path()), Deadline: r.deadline(s),
+		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(), Around: r.budgetsAround(s),
+		Duty: s.duty, Agent: s.worker(), Orchestrator: r.w.Orchestrator, Avoid: s.avoided(), Replan: s.replan, Depth: r.plans() + 1,
 	}
-	if s.def.Retry.Feedback {
+	if s.def.Gate != nil && s.duty != DutyDecide {
+		a.Scope = r.frozen(s)
+	}
+	if s.duty == DutyDecide {
+		a.Escalated = s.escalation()
+		if a.Agent = s.rungOfError().To; s.input == nil {
+			a.Input = json.RawMessage("{}")
+		}
+	}
+	if s.def.Retry.Feedback || s.duty != DutyWork || s.base > 0 {
 		a.Feedback = s.feedback
 	}
 	return a
+}
+
+// worker is the agent that works at the step, or nil.
+func (s *step) worker() *workflow.Agent {
+	if s.duty == DutyFallback {
+		if rule := s.rungOfError(); rule.Agent != nil {
+			return rule.Agent
+		}
+	}
+	var a *workflow.Agent
+	switch {
+	case s.def.Agent != nil && s.agent != "":
+		a = s.def.Agent.Choices[s.agent]
+	case s.def.Agent != nil:
+		a = &s.def.Agent.Agent
+	case s.def.Plan != nil:
+		a = &s.def.Plan.Planner
+	case s.def.Merge != nil && s.def.Merge.Agent != nil:
+		a = &s.def.Merge.Agent.Agent
+	}
+	if a == nil {
+		return nil
+	}
+	chain := s.chain
+	if s.duty == DutyFallback {
+		chain = s.rungOfError().Chain
+	}
+	switch {
+	case s.instead != nil:
+		return s.instead
+	case chain != nil:
+		other := *a
+		other.Chain, other.Route = *chain, ""
+		return &other
+	}
+	return a
+}
+
+// rungOfError is the rule of on_error that gave the attempt its duty.
+func (s *step) rungOfError() workflow.OnError {
+	if s.rule < 1 || s.rule > len(s.def.OnError) {
+		return workflow.OnError{}
+	}
+	return s.def.OnError[s.rule-1]
+}
+
+// avoided are the models whose families are passed over: those that made what the step has to look at with other eyes.
+func (s *step) avoided() []string {
+	if s.def.Agent == nil {
+		return nil
+	}
+	var models []string
+	for _, slot := range s.def.Agent.DifferentFamily {
+		if c, ok := s.frame.steps[slot].answered(); ok {
+			models = append(models, c.Model)
+		}
+	}
+	return models
 }
 
 // sideEffectKey is the same for all attempts and generations of a step.
@@ -53,9 +123,9 @@ func sideEffectKey(run []byte, path Path) string {
 // deadline is the earliest end of what surrounds a step.
 func (r *Run) deadline(s *step) time.Time {
 	due := r.sectionDue()
-	for p := s.def.Parent; p != nil; p = p.Parent {
-		if p.Timeout > 0 {
-			if end := r.steps[p.Index].startedAt.Add(p.Timeout); end.Before(due) {
+	for p := s.around(); p != nil; p = p.around() {
+		if p.def.Timeout > 0 {
+			if end := p.startedAt.Add(p.def.Timeout); end.Before(due) {
 				due = end
 			}
 		}
@@ -76,13 +146,18 @@ func (r *Run) Due() time.Time {
 	if r.cut {
 		due = r.cutSince.Add(cutGrace)
 	}
-	for _, i := range r.retrying {
-		if s := &r.steps[i]; !s.queued && s.retryAt.Before(due) {
+	for _, s := range r.retrying {
+		if !s.queued && s.retryAt.Before(due) {
 			due = s.retryAt
 		}
 	}
-	for _, i := range r.timed {
-		if end := r.steps[i].startedAt.Add(r.steps[i].def.Timeout); end.Before(due) {
+	for _, s := range r.waiting {
+		if at := s.waits.due(s.waitingSince, r.now); at != nil && at.Before(due) {
+			due = *at
+		}
+	}
+	for _, s := range r.timed {
+		if end := s.startedAt.Add(s.def.Timeout); end.Before(due) {
 			due = end
 		}
 	}
@@ -100,11 +175,19 @@ func (r *Run) Rest(now time.Time) (wake time.Time, ok bool) {
 	return due, due.Sub(now) >= parkAfter
 }
 
-// WaitingFor says what a run that may be parked waits for: budget or incident, if an attempt is held for one, else retry.
+// WaitingFor says what a run that may be parked waits for: what a step waits for, the most patient first; budget or
+// incident, if an attempt is held for one, else retry.
 func (r *Run) WaitingFor() string {
-	for _, i := range r.retrying {
-		if held := r.steps[i].held; held != "" {
-			return held
+	for _, what := range []string{WaitingApproval, WaitingSignal, WaitingChild, WaitingTimer} {
+		for _, s := range r.waiting {
+			if s.waits.For == what {
+				return what
+			}
+		}
+	}
+	for _, s := range r.retrying {
+		if s.held != "" && s.held != HeldDecision {
+			return s.held
 		}
 	}
 	return "retry"

@@ -173,7 +173,7 @@ func (m *machine) report(t *rapid.T, mustSucceed bool) bool {
 		return false
 	}
 	a := m.run.Attempt(pending[rapid.IntRange(0, len(pending)-1).Draw(t, "attempt")])
-	rep := flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &flow.Outcome{Output: json.RawMessage(`{"v":1}`)}}
+	rep := flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: &flow.Outcome{Output: json.RawMessage(`{"v":1}`)}}
 	if !mustSucceed {
 		if rapid.IntRange(0, 5).Draw(t, "turn") == 0 {
 			rep.Outcome, rep.Turn = nil, &flow.Turn{Reply: "r", Calls: []usage.Call{{Model: "m", Cost: 7}}}

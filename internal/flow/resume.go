@@ -51,13 +51,12 @@ func (r *Run) checkSet(path Path, output json.RawMessage) []fault.Issue {
 	issue := func(code, detail string) []fault.Issue {
 		return []fault.Issue{{Pointer: pointer, Code: code, Detail: detail}}
 	}
-	def := r.w.Step(path)
-	if def == nil || def.Section != sectionMain {
-		return issue("unknown_step", "the workflow has no step "+path+" in its main list")
+	s := r.at(path)
+	if s == nil || s.def.Section != sectionMain {
+		return issue("unknown_step", "the run has no step "+path+" in its main list")
 	}
-	s := &r.steps[def.Index]
 	switch {
-	case def.Group != nil || def.Switch != nil:
+	case s.isContainer():
 		return issue("not_settable", path+" holds other steps; set the outputs of those")
 	case s.status == StepStatusSucceeded || s.status == StepStatusSkipped:
 		return issue("step_settled", path+" is "+string(s.status)+": what is finished is not rewritten")
@@ -66,12 +65,7 @@ func (r *Run) checkSet(path Path, output json.RawMessage) []fault.Issue {
 	case !json.Valid(output):
 		return issue("json_syntax", "the output is not JSON")
 	}
-	contract := workflow.Contract{}
-	if def.Agent != nil {
-		contract = def.Agent.Agent.Output
-	} else if def.Tool != nil {
-		contract = def.Tool.Output
-	}
+	contract := s.contract()
 	if contract.Schema == nil {
 		return nil
 	}
@@ -88,13 +82,11 @@ func (r *Run) resume(body Resume) {
 		return
 	}
 	b := &Resumed{Set: body.Set, Reason: body.Reason, Actor: body.Actor}
-	for i := range r.steps {
-		s := &r.steps[i]
-		_, byHand := body.Set[s.def.Path]
-		failed := s.status == StepStatusFailed || s.status == StepStatusCancelled
+	for s := range r.each {
+		_, byHand := body.Set[s.path()]
 		cleanup := s.def.Section != sectionMain && s.status != StepStatusPending
-		if failed || byHand || cleanup {
-			b.Reopened = append(b.Reopened, Reopened{Step: s.def.Path, Gen: s.gen + 1})
+		if byHand || cleanup || s.def.Section == sectionMain && r.reopens(s) {
+			b.Reopened = append(b.Reopened, Reopened{Step: s.path(), Gen: s.gen + 1})
 		}
 	}
 	r.emit(KindRunResumed, nil, b)
@@ -103,6 +95,26 @@ func (r *Run) resume(body Resume) {
 		raised.Actor = body.Actor
 		r.raise(raised)
 	}
+}
+
+// reopens: what failed or was cut runs again, unless what is around it has got over that: a merge without the member, a
+// map without the item, a container that was done otherwise.
+func (r *Run) reopens(s *step) bool {
+	if s.status != StepStatusFailed && s.status != StepStatusCancelled {
+		return false
+	}
+	for p := s.around(); p != nil; p = p.around() {
+		if p.status == StepStatusSucceeded || p.status == StepStatusSkipped {
+			return false
+		}
+	}
+	if !s.def.Member {
+		return true
+	}
+	return slices.ContainsFunc(s.def.Dependants, func(slot int) bool {
+		m := &s.frame.steps[slot]
+		return m.def.Merge != nil && slices.Contains(m.def.Merge.Of, s.def.Slot) && m.status != StepStatusSucceeded && m.status != StepStatusSkipped
+	})
 }
 
 func pointerToken(s string) string {

@@ -40,12 +40,20 @@ type Run struct {
 	firstStart   int32     // the event that started it
 	endedAt      time.Time
 
-	steps    []step
-	ready    []int // may start, in the order they became ready
-	open     []int // attempts at work
-	retrying []int // between attempts
-	timed    []int // containers at work with a timeout
+	root     *frame
+	ready    []todo  // what may go on, in the order it became so
+	open     []*step // attempts at work
+	retrying []*step // between attempts
+	waiting  []*step // for people, times, signals and runs of their own
+	timed    []*step // containers at work with a timeout
 	settled  int
+	total    int // steps in all frames
+
+	signals []kept // that nobody has taken
+	heard   map[string]bool
+	level   int // of the ladder
+	quality []string
+	omitted []Path
 
 	budget *RunBudget // as it stands; nil: none
 	warned bool       // of the budget as it stands
@@ -56,40 +64,8 @@ type Run struct {
 	now     time.Time
 	out     []Event
 	charged []Charge
+	effects Effects
 	output  json.RawMessage // of the run, rendered when the main list was done
-}
-
-// step is the state of one step.
-type step struct {
-	def       *workflow.Step
-	status    StepStatus
-	gen       int16
-	attempt   int16
-	waitingOn int // edges not settled
-	inside    int // container: steps of the chosen case not settled
-	chosen    int // switch: the case that runs, caseUnchosen or caseNone
-
-	startSeq  int32 // of the event that started the attempt at work
-	startedAt time.Time
-	endedAt   time.Time
-	retryAt   time.Time
-	queued    bool // the time for the next attempt has come: it waits for a free place
-
-	held    string   // what the attempt waits for; empty: it is not held
-	refusal *Failure // that holds it
-	holds   int      // times an attempt was held, in this generation
-	stale   bool     // since the attempt started it was told that held attempts may go on: a refusal may be from before
-
-	input    json.RawMessage // rendered; lost with the memory and rendered again by a claim
-	feedback string
-	turns    []Turn
-	last     Succeeded // of a succeeded step
-	value    any       // its output decoded, once an expression reads it
-	decoded  bool
-	failures []Failure // of the attempts of this generation, the final one included
-	skipped  string
-	calls    []usage.Call // of all attempts and generations
-	best     int          // of calls: whose answer was taken below the gate
 }
 
 // Charge is a model call that a decision has just recorded.
@@ -109,7 +85,7 @@ func Open(s Submission, now time.Time) (*Run, []Event, error) {
 	r.now = now
 	body := &Submitted{
 		Workflow: s.Workflow.Name, Version: s.WorkflowVersion, Hash: s.Workflow.Hash.String(),
-		Priority: s.Priority, Labels: s.Labels, Input: input, Budget: budgetOf(s),
+		Priority: s.Priority, Labels: s.Labels, Input: input, Budget: budgetOf(s), Parent: s.Parent,
 	}
 	if body.Priority < 0 {
 		body.Priority = s.Workflow.Priority
@@ -155,7 +131,7 @@ func checkInput(s Submission) (json.RawMessage, error) {
 // word settles stakes or mode: given at submission, else the definition's template, else the first of the words.
 func (r *Run) word(name, given string, t *workflow.Template, words ...string) (string, error) {
 	if given == "" && t != nil {
-		s := r.scope()
+		s := r.scope(r.root)
 		text, err := t.Text(s)
 		if err != nil {
 			return "", fault.New(fault.KindInvalid, name+"_invalid", "%s cannot be read from the input: %v", name, err)
@@ -194,23 +170,32 @@ func Fold(id, tenant uuid.UUID, w *workflow.Workflow, log []Event) (*Run, error)
 		return nil, fmt.Errorf("the log of run %s is empty", id)
 	}
 	r.charged, r.folded = nil, r.seq
-	r.ready = slices.DeleteFunc(r.ready, func(i int) bool { return !r.isReady(&r.steps[i]) })
+	r.ready = slices.DeleteFunc(r.ready, func(t todo) bool { return !r.isReady(t) })
 	return r, nil
 }
 
 // isReady: what became ready in the log may have begun later in it.
-func (r *Run) isReady(s *step) bool {
-	if s.status == StepStatusPending {
-		return s.waitingOn == 0 && r.mayBegin(s)
+func (r *Run) isReady(t todo) bool {
+	if t.frame != nil {
+		return !t.frame.ended && t.frame.undone == 0
 	}
-	return s.status == StepStatusRunning && !s.isLeaf() && s.inside == 0
+	switch s := t.step; {
+	case s.status == StepStatusPending:
+		return s.waitingOn == 0 && r.mayBegin(s)
+	case s.status != StepStatusRunning || !s.isContainer() || s.duty != DutyWork:
+		return false
+	case s.def.Map != nil:
+		return s.many.active == 0 && (s.many.next == len(s.many.frames) || s.isStopping())
+	case s.def.Loop != nil:
+		return s.many.active == 0
+	default:
+		return s.inside == 0
+	}
 }
 
 func newRun(id, tenant uuid.UUID, w *workflow.Workflow) *Run {
-	r := &Run{ID: id, Tenant: tenant, w: w, steps: make([]step, len(w.Steps))}
-	for i, def := range w.Steps {
-		r.steps[i] = step{def: def, status: StepStatusPending, gen: 1, waitingOn: len(def.Edges), chosen: caseUnchosen}
-	}
+	r := &Run{ID: id, Tenant: tenant, w: w}
+	r.root = r.newFrame(w.Body, nil, 0)
 	return r
 }
 
@@ -233,8 +218,8 @@ func (r *Run) Err() error { return r.broken }
 func (r *Run) emit(k Kind, s *step, body any) {
 	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: version(r.w, body), Body: encode(body)}
 	if s != nil {
-		e.Step, e.Gen, e.Attempt = s.def.Path, s.gen, s.attempt
-		if k == KindStepStarted && s.isLeaf() && s.held == "" {
+		e.Step, e.Gen, e.Attempt = s.path(), s.gen, s.attempt
+		if s.beginsAttempt(k, body) {
 			e.Attempt++
 		}
 	}
@@ -255,6 +240,9 @@ func (r *Run) TakeCharges() []Charge {
 	return c
 }
 
-func (s *step) isLeaf() bool {
-	return s.def.Kind == workflow.KindAgent || s.def.Kind == workflow.KindTool
+// TakeEffects hands over what the decisions since it was asked last do beyond the run's own log.
+func (r *Run) TakeEffects() Effects {
+	e := r.effects
+	r.effects = Effects{}
+	return e
 }

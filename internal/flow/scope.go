@@ -10,9 +10,53 @@ import (
 
 const sectionMain = workflow.SectionMain
 
-// scope is what expressions read: the folded state, at the time of the decision.
-func (r *Run) scope() *workflow.Scope {
-	return &workflow.Scope{Input: r.inputValue(), Run: r.field, Steps: r.stepValue, Now: r.now}
+// scope is what expressions read that stand in a frame: the folded state, at the time of the decision.
+func (r *Run) scope(f *frame) *workflow.Scope {
+	return &workflow.Scope{Input: r.inputValue(), Run: r.field, Steps: f.stepValue, Local: f.local(r.w), Now: r.now}
+}
+
+// local answers the roots that depend on where an expression stands.
+func (f *frame) local(w *workflow.Workflow) func(name string) (any, bool) {
+	return func(name string) (any, bool) {
+		if name == "contracts" {
+			return w.ContractValues, true
+		}
+		for ; f.owner != nil; f = f.owner.frame {
+			switch def := f.owner.def; {
+			case def.Map != nil && (name == "item" || name == def.Map.As):
+				return f.owner.many.item(f.n), true
+			case def.Map != nil && name == "index":
+				return int64(f.n), true
+			case def.Loop != nil && name == "iter":
+				return f.iter(), true
+			}
+		}
+		return nil, false
+	}
+}
+
+// item is an item of a map as expressions see it.
+func (m *many) item(n int) any {
+	if m.values == nil {
+		list, err := workflow.Decode(m.items)
+		m.values, _ = list.([]any) //nolint:errcheck // it was a list when it was recorded
+		if err != nil || m.values == nil {
+			m.values = []any{}
+		}
+	}
+	if n >= len(m.values) {
+		return nil
+	}
+	return m.values[n]
+}
+
+// iter is what an iteration knows of itself and the one before.
+func (f *frame) iter() map[string]any {
+	iter := map[string]any{"number": int64(f.n)}
+	if f.n > 1 {
+		iter["last"] = f.owner.many.frames[f.n-2].outputValue()
+	}
+	return iter
 }
 
 func (r *Run) inputValue() any {
@@ -54,6 +98,8 @@ func (r *Run) field(name string) (any, bool) {
 			return string(RunStatusSucceeded), r.section != sectionMain
 		}
 		return string(r.fate), true
+	case "quality":
+		return r.qualityValue(), true
 	case "error":
 		if r.failure == nil {
 			return nil, false
@@ -63,12 +109,17 @@ func (r *Run) field(name string) (any, bool) {
 	return nil, false
 }
 
-func (r *Run) stepValue(id string) (workflow.StepValue, bool) {
-	def := r.w.Step(id)
-	if def == nil {
-		return nil, false
+// stepValue finds a step by its id from inside a frame: ids are not used twice along one line of nesting.
+func (f *frame) stepValue(id string) (workflow.StepValue, bool) {
+	for {
+		if def := f.body.Step(id); def != nil {
+			return &f.steps[def.Slot], true
+		}
+		if f.owner == nil {
+			return nil, false
+		}
+		f = f.owner.frame
 	}
-	return &r.steps[def.Index], true
 }
 
 // Field answers steps.<id>.<name>; see workflow.StepValue.
@@ -98,8 +149,6 @@ func (s *step) Field(name string) (any, bool) {
 		return s.endedAt.Sub(s.startedAt).Seconds(), s.status.Settled() && !s.startedAt.IsZero()
 	case "cost_usd":
 		return float64(s.total().Cost) / 1e9, true
-	case "case":
-		return int64(s.chosen), s.chosen >= 0
 	case "model":
 		c, ok := s.answered()
 		return c.Model, ok
@@ -110,19 +159,129 @@ func (s *step) Field(name string) (any, bool) {
 			"output": t.Output, "reasoning": t.Reasoning,
 		}, true
 	}
+	return s.fieldOfKind(name)
+}
+
+// fieldOfKind answers what only steps of some kinds have.
+func (s *step) fieldOfKind(name string) (any, bool) {
+	switch name {
+	case "case":
+		return int64(s.chosen), s.chosen >= 0
+	case "summary":
+		return s.last.Summary, s.last.Summary != ""
+	case "gate":
+		if s.last.Gate == nil {
+			return nil, false
+		}
+		gate := map[string]any{"rounds": int64(s.last.Gate.Rounds)}
+		if s.last.Gate.Score != nil {
+			gate["score"] = *s.last.Gate.Score
+		}
+		return gate, true
+	case "errors":
+		return s.itemErrors(), s.def.Map != nil && s.status.Settled()
+	case "iterations":
+		if s.many == nil {
+			return int64(0), s.status.Settled()
+		}
+		return int64(len(s.many.frames)), true
+	case "exhausted":
+		return s.last.Exhausted, s.status == StepStatusSucceeded
+	case "agreement":
+		if s.last.Agreement == nil {
+			return nil, false
+		}
+		return *s.last.Agreement, true
+	case "dissent":
+		list := make([]any, len(s.last.Dissent))
+		for i, id := range s.last.Dissent {
+			list[i] = map[string]any{"step": id, "output": s.member(id).outputValue()}
+		}
+		return list, s.status == StepStatusSucceeded
+	case "plan":
+		return s.planValue()
+	case "run":
+		if s.child == nil {
+			return nil, false
+		}
+		return s.child.Run.String(), true
+	case "choice", "by":
+		if s.answer == nil {
+			return nil, false
+		}
+		return map[string]string{"choice": s.answer.Choice, "by": s.answer.By}[name], true
+	case "event_id":
+		id, _ := s.outputValue().(map[string]any) //nolint:errcheck // of an emit that has happened
+		v, ok := id["event_id"]
+		return v, ok
+	}
 	return nil, false
+}
+
+func (s *step) member(id string) *step { return &s.frame.steps[s.frame.body.Step(id).Slot] }
+
+func (s *step) itemErrors() []any {
+	list := []any{}
+	if s.many == nil {
+		return list
+	}
+	for _, f := range s.many.frames {
+		if f != nil && f.failure != nil {
+			list = append(list, map[string]any{"index": int64(f.n), "class": f.failure.Class, "message": f.failure.Message})
+		}
+	}
+	return list
+}
+
+func (s *step) planValue() (any, bool) {
+	if s.plan == nil {
+		return nil, false
+	}
+	v, err := workflow.Decode(s.plan.Definition)
+	return v, err == nil
+}
+
+func (r *Run) qualityValue() map[string]any {
+	q := r.qualityNow()
+	if q == nil {
+		q = &Quality{}
+	}
+	return map[string]any{"level": int64(q.Level), "name": q.Name, "omitted": texts(q.Omitted), "reasons": texts(q.Reasons)}
+}
+
+func texts(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
 }
 
 func (s *step) outputValue() any {
 	if !s.decoded {
-		s.value, _ = workflow.Decode(s.last.Output) //nolint:errcheck // was checked to be JSON where it was made
-		s.decoded = true
+		s.value, s.decoded = s.decode(), true
 	}
 	return s.value
 }
 
+// decode gives the output as expressions see it. Those of items are decoded once, not once more with their map.
+func (s *step) decode() any {
+	if s.last.Assembled && s.many != nil {
+		if s.def.Loop != nil {
+			return s.taken().outputValue()
+		}
+		list := make([]any, len(s.many.frames))
+		for i, f := range s.many.frames {
+			list[i] = f.outputValue()
+		}
+		return list
+	}
+	v, _ := workflow.Decode(s.output()) //nolint:errcheck // was checked to be JSON where it was made
+	return v
+}
+
 func (s *step) errorValue() (any, bool) {
-	if s.status != StepStatusFailed || len(s.failures) == 0 {
+	if s.status != StepStatusFailed && s.skipped != SkippedError || len(s.failures) == 0 {
 		return nil, false
 	}
 	attempts := make([]any, len(s.failures))
@@ -131,6 +290,64 @@ func (s *step) errorValue() (any, bool) {
 	}
 	last := s.failures[len(s.failures)-1]
 	return map[string]any{"class": last.Class, "message": last.Message, "attempts": attempts}, true
+}
+
+// frozen is the scope of the asserts of a step's gate: a copy, because they are evaluated beside the run's own work.
+func (r *Run) frozen(s *step) *workflow.Scope {
+	live := r.scope(s.frame)
+	steps, run, local := map[string]copied{}, copied{}, copied{}
+	for _, read := range s.def.Reads {
+		if v, ok := live.Steps(read.Step.ID); ok && read.Place == workflow.PlaceGate {
+			if steps[read.Step.ID] == nil {
+				steps[read.Step.ID] = copied{}
+			}
+			steps[read.Step.ID].take(read.Field, v.Field)
+		}
+	}
+	for _, name := range runFields {
+		run.take(name, r.field)
+	}
+	for _, name := range append(localRoots, s.names()...) {
+		local.take(name, live.Local)
+	}
+	return &workflow.Scope{
+		Input: live.Input, Run: run.Field, Local: local.Field, Now: r.now,
+		Steps: func(id string) (workflow.StepValue, bool) {
+			v, ok := steps[id]
+			return v, ok
+		},
+	}
+}
+
+var (
+	runFields  = []string{"id", "workflow", "version", "stakes", "mode", "labels", "started_at", "time_left_s", "cost_usd", "quality", "status", "error"}
+	localRoots = []string{"contracts", "item", "index", "iter"}
+)
+
+// names are those that the maps around give their items.
+func (s *step) names() []string {
+	var names []string
+	for p := s.frame.owner; p != nil; p = p.frame.owner {
+		if p.def.Map != nil && p.def.Map.As != "" {
+			names = append(names, p.def.Map.As)
+		}
+	}
+	return names
+}
+
+// copied are fields of something that goes on changing.
+type copied map[string]any
+
+func (c copied) take(name string, from func(string) (any, bool)) {
+	if v, ok := from(name); ok {
+		c[name] = v
+	}
+}
+
+// Field implements workflow.StepValue.
+func (c copied) Field(name string) (any, bool) {
+	v, ok := c[name]
+	return v, ok
 }
 
 func mapKeys(m map[Path]json.RawMessage) iter.Seq[Path] { return maps.Keys(m) }

@@ -2,7 +2,6 @@ package flow
 
 import (
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +92,7 @@ type StepView struct {
 	Agreement *float64    // of a merge
 	Dissent   []Dissent   // of a merge
 	Agent     string      // who works or worked at it
+	Instead   string      // of its own outcome: one of InsteadXxx
 	Duty      Duty        // of the attempt at work, or the last one
 	Plan      *Planned    // of a plan step, the last one
 }
@@ -102,18 +102,19 @@ func (r *Run) View() View {
 	v := View{
 		Status: r.status, Section: sectionNames[r.section], Submitted: r.submitted, CreatedAt: r.createdAt,
 		StartedAt: r.startedAt, EndedAt: r.endedAt, StepsDone: r.settled, Sum: r.sum, Error: r.failure, Result: r.result,
-		Stage: r.stage(), Steps: make([]StepView, len(r.steps)),
+		Stage: r.stage(), Steps: make([]StepView, 0, r.total), Quality: r.qualityNow(), Total: r.total,
 	}
-	for i := range r.steps {
-		v.Steps[i] = r.stepView(&r.steps[i])
-		if at := v.Steps[i].RetryAt; !at.IsZero() && (v.RetryingAt.IsZero() || at.Before(v.RetryingAt)) {
+	for s := range r.each {
+		step := r.stepView(s)
+		if at := step.RetryAt; !at.IsZero() && (v.RetryingAt.IsZero() || at.Before(v.RetryingAt)) {
 			v.RetryingAt = at
 		}
+		v.Steps = append(v.Steps, step)
 	}
 	if r.budget != nil {
 		v.Budget = &BudgetView{RunBudget: *r.budget, Warned: r.warned}
 	}
-	if len(r.open) == 0 && len(r.retrying) > 0 {
+	if len(r.open) == 0 && len(r.retrying)+len(r.waiting) > 0 {
 		v.WaitingFor = r.WaitingFor()
 	}
 	return v
@@ -121,37 +122,75 @@ func (r *Run) View() View {
 
 func (r *Run) stage() []string {
 	var at []string
-	for _, i := range append(slices.Clone(r.open), r.retrying...) {
-		at = append(at, r.steps[i].def.Path)
+	for _, s := range r.unfinished() {
+		at = append(at, s.path())
 	}
 	return at
 }
 
 func (r *Run) stepView(s *step) StepView {
 	v := StepView{
-		Path: s.def.Path, Kind: s.def.Kind, Section: sectionNames[s.def.Section], Status: s.status, Gen: s.gen,
+		Path: s.path(), Kind: s.def.Kind, Section: sectionNames[s.def.Section], Status: s.status, Gen: s.gen,
 		Attempt: s.attempt, StartedAt: s.startedAt, EndedAt: s.endedAt, Input: s.input, Failures: s.failures,
 		Skipped: s.skipped, Sum: s.total(), Calls: s.calls,
+		Inside: s.inView(), Answer: s.answer, Child: s.child, Duty: s.duty, Plan: s.plan,
+	}
+	if a := s.worker(); a != nil {
+		v.Agent = a.Name
 	}
 	switch s.status {
 	case StepStatusSucceeded:
-		v.Output, v.Confidence, v.Unresolved = s.last.Output, s.last.Confidence, s.last.Unresolved
+		v.Output, v.Confidence, v.Unresolved = s.output(), s.last.Confidence, s.last.Unresolved
 		v.ByHand, v.Repaired, v.BelowGate = s.last.ByHand, s.last.Repaired, s.last.BelowGate
+		v.Summary, v.Gate, v.Agreement, v.Instead = s.last.Summary, s.last.Gate, s.last.Agreement, s.last.Instead
+		for _, id := range s.last.Dissent {
+			m := s.member(id)
+			v.Dissent = append(v.Dissent, Dissent{Step: m.path(), Output: m.output()})
+		}
 	case StepStatusFailed:
-		if n := len(s.failures); n > 0 {
-			v.Error = &s.failures[n-1]
+		v.Error = s.lastFailure()
+	case StepStatusSkipped:
+		if s.skipped == SkippedError {
+			v.Error = s.lastFailure()
 		}
 	case StepStatusRetrying:
 		if v.RetryAt, v.Held = s.retryAt, s.held; s.held != "" {
 			v.Refusal = s.refusal
 		}
-	case StepStatusPending, StepStatusRunning, StepStatusSkipped, StepStatusCancelled:
+	case StepStatusWaiting:
+		v.Waiting = s.waits
+	case StepStatusPending, StepStatusRunning, StepStatusCancelled:
 	}
 	if s.chosen >= 0 {
 		chosen := s.chosen
 		v.Case = &chosen
 	}
 	return v
+}
+
+func (s *step) lastFailure() *Failure {
+	if n := len(s.failures); n > 0 {
+		return &s.failures[n-1]
+	}
+	return nil
+}
+
+// inView counts what is inside a map or a loop.
+func (s *step) inView() *Inside {
+	if s.many == nil {
+		return nil
+	}
+	in := &Inside{Total: len(s.many.frames), AtWork: s.many.active, Exhausted: s.last.Exhausted}
+	for _, f := range s.many.frames {
+		switch {
+		case f == nil || !f.ended:
+		case f.failure != nil:
+			in.Failed++
+		default:
+			in.Succeeded++
+		}
+	}
+	return in
 }
 
 // Summary is what the run's row says of it: for lists and claims.
@@ -162,6 +201,7 @@ type Summary struct {
 	Error      *Failure
 	Sum        usage.Sum
 	StepsDone  int
+	StepsTotal int
 	StartedAt  time.Time
 	FinishedAt time.Time
 }
@@ -171,7 +211,7 @@ const previewBytesMax = 200
 // Summary works out the row.
 func (r *Run) Summary() Summary {
 	s := Summary{
-		Status: r.status, Error: r.failure, Sum: r.sum, StepsDone: r.settled, StartedAt: r.startedAt, FinishedAt: r.endedAt,
+		Status: r.status, Error: r.failure, Sum: r.sum, StepsDone: r.settled, StepsTotal: r.total, StartedAt: r.startedAt, FinishedAt: r.endedAt,
 	}
 	if at := r.stage(); len(at) > 0 {
 		s.Stage = at[0]
@@ -200,20 +240,19 @@ type StepStat struct {
 
 // Stat tells what is counted of a step.
 func (r *Run) Stat(path Path) StepStat {
-	def := r.w.Step(path)
-	if def == nil {
+	s := r.at(path)
+	if s == nil {
 		return StepStat{}
 	}
-	s := &r.steps[def.Index]
-	stat := StepStat{Kind: def.Kind, StartedAt: s.startedAt, EndedAt: s.endedAt}
-	if def.Agent != nil {
-		stat.Agent = def.Agent.Agent.Name
+	stat := StepStat{Kind: s.def.Kind, StartedAt: s.startedAt, EndedAt: s.endedAt}
+	if a := s.worker(); a != nil {
+		stat.Agent = a.Name
 	}
 	return stat
 }
 
 func (s *step) total() usage.Sum {
-	var sum usage.Sum
+	sum := s.spent
 	for _, c := range s.calls {
 		sum.Add(c)
 	}
@@ -244,40 +283,6 @@ func surest(calls []usage.Call) int {
 	return best
 }
 
-// provenance says of each agent step that succeeded who made its output.
-func (r *Run) provenance() []Provenance {
-	var list []Provenance
-	for i := range r.steps {
-		s := &r.steps[i]
-		call, ok := s.answered()
-		if s.def.Agent == nil || s.status != StepStatusSucceeded || s.last.ByHand || !ok {
-			continue
-		}
-		total := s.total()
-		list = append(list, Provenance{
-			Step: s.def.Path, Agent: s.def.Agent.Agent.Name, Role: s.def.Agent.Agent.Role,
-			Provider: call.Provider, Model: call.Model, Simulated: call.Simulated, Attempt: s.attempt,
-			FallbackDepth: call.Depth, PromptHash: s.last.PromptHash, Repaired: s.last.Repaired, BelowGate: s.last.BelowGate,
-			Cost: total.Cost, Unpriced: total.Unpriced > 0,
-		})
-	}
-	return list
-}
-
-func (r *Run) unresolved() []Unresolved {
-	var list []Unresolved
-	for i := range r.steps {
-		s := &r.steps[i]
-		if s.status != StepStatusSucceeded {
-			continue
-		}
-		for _, text := range s.last.Unresolved {
-			list = append(list, Unresolved{Step: s.def.Path, Text: text})
-		}
-	}
-	return list
-}
-
 // Submitted is what the run started from.
 func (r *Run) Submitted() Submitted { return r.submitted }
 
@@ -289,12 +294,8 @@ func (r *Run) FirstStart() int32 { return r.firstStart }
 
 // LastClass is the error class of the step's last failed attempt; empty: none failed.
 func (r *Run) LastClass(path Path) string {
-	def := r.w.Step(path)
-	if def == nil {
-		return ""
-	}
-	if failures := r.steps[def.Index].failures; len(failures) > 0 {
-		return failures[len(failures)-1].Class
+	if s := r.at(path); s != nil && len(s.failures) > 0 {
+		return s.lastFailure().Class
 	}
 	return ""
 }

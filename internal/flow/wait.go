@@ -59,6 +59,7 @@ type (
 		ID   string          `json:"id,omitempty"` // the same signal is taken once
 		Name string          `json:"name"`
 		Data json.RawMessage `json:"data,omitempty"`
+		Lost bool            `json:"lost,omitempty"` // too many of the name are kept
 	}
 	// Child is a run that a step started.
 	Child struct {
@@ -94,8 +95,14 @@ type Effects struct {
 	Children  []Submission // runs that begin
 	Told      []Letter     // messages to other runs
 	Asked     []Ask        // approvals that a person may answer now
-	Withdrawn []uuid.UUID  // approvals that nobody waits for any more
+	Withdrawn []Withdrawn  // approvals that nobody waits for any more
 	Emitted   []Emitted    // to whoever waits for a signal of the name
+}
+
+// Withdrawn is an approval that can be answered no more.
+type Withdrawn struct {
+	ID      uuid.UUID
+	Expired bool // its time was up; else what asked for it is over
 }
 
 // Letter is a message to another run.

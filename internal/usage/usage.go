@@ -136,3 +136,12 @@ func (s *Sum) Add(c Call) {
 		s.Simulated++
 	}
 }
+
+// Plus is both together.
+func (s Sum) Plus(o Sum) Sum {
+	return Sum{
+		Calls: s.Calls + o.Calls, Tokens: s.Tokens.Add(o.Tokens), Cost: s.Cost + o.Cost,
+		Unpriced: s.Unpriced + o.Unpriced, Simulated: s.Simulated + o.Simulated,
+		Baseline: s.Baseline + o.Baseline, CacheSaved: s.CacheSaved + o.CacheSaved,
+	}
+}

@@ -53,7 +53,7 @@ func (t *talk) turn(reply string, hidden json.RawMessage) {
 	calls := t.calls
 	t.calls = nil // before the report: a panic in it must not have them counted twice
 	t.report(flow.Report{
-		Path: t.attempt.Path, Gen: t.attempt.Gen, No: t.attempt.No,
+		Path: t.attempt.Path, Gen: t.attempt.Gen, No: t.attempt.No, Start: t.attempt.Start,
 		Turn: &flow.Turn{Reply: reply, Hidden: hidden, Calls: calls},
 	})
 }

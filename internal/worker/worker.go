@@ -125,12 +125,12 @@ func (e errAttemptTime) Error() string { return "the attempt took longer than " 
 func (w *Worker) Do(ctx context.Context, a flow.Attempt, report func(flow.Report)) {
 	if failure := w.trouble.Admit(ctx, a); failure != nil {
 		held := &flow.Outcome{Held: flow.HeldIncident, Failure: failure, Unbegun: true}
-		report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: held})
+		report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: held})
 		return
 	}
 	outcome := w.attempt(ctx, a, report)
 	w.trouble.Ended(ctx, a, outcome) // before the report: who sees that a run failed finds the incident it made
-	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: outcome})
+	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: outcome})
 }
 
 // attempt never panics: a defect ends the attempt, not the node.

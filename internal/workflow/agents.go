@@ -10,18 +10,25 @@ import (
 var (
 	agentKeys = keySet{
 		known: []string{
-			"role", "model", "chain", "route", "instructions", "output", "max_tokens", "temperature", "context", "description",
+			"role", "extends", "model", "chain", "route", "instructions", "output", "max_tokens", "temperature", "context", "description",
+			"delegates", "gate", "max_turns",
 		},
-		later: []string{"extends", "input", "context_docs", "tools", "delegates", "gate", "max_turns", "session", "memory"},
+		later: []string{"input", "context_docs", "tools", "session", "memory"},
 	}
+	// answerKeys are those of the output of an agent; a tool has no summary.
+	answerKeys   = keySet{known: []string{"contract", "schema", "format", "summary"}}
+	summaryKeys  = keySet{known: []string{"max_tokens", "model"}}
 	contextKeys  = keySet{known: []string{"max_tokens", "overflow"}}
-	defaultsKeys = keySet{known: []string{"retry", "timeout", "chain"}, later: []string{"gate", "on_error"}}
+	defaultsKeys = keySet{known: []string{"retry", "timeout", "chain", "gate", "on_error"}}
 )
 
 // Limits of agents.
 const (
 	MaxTokensMax   = 10_000_000
 	TemperatureMax = 2.0
+	DelegatesMax   = 20
+	ExtendsMax     = 8 // agents that one extends, one through the other
+	TurnsDefault   = 10
 )
 
 // routes are the classes of work that choose a chain when an agent is asked; auto leaves the class to the rules.
@@ -74,7 +81,7 @@ func (c *compiler) defaults() {
 
 // draftAgent is an agent while the definition is compiled.
 type draftAgent struct {
-	node  *node
+	node  *node // with the keys of what it extends
 	agent Agent
 	bare  bool // no model, no chain, no route, no default: each step must say who answers
 	used  bool
@@ -84,14 +91,19 @@ func (c *compiler) namedAgents() {
 	n := c.root.get("agents")
 	if n != nil && c.p.kind(n, nodeObject) {
 		c.w.Agents = make(map[string]*Agent, len(n.members))
+		c.extendsCircles(n)
 		for _, m := range n.members {
 			c.p.name(m.spot(), "an agent", m.name)
 			d := c.draftAgent(m.value, m.name)
 			c.agents[m.name], c.w.Agents[m.name] = d, &d.agent
 		}
+		for _, m := range n.members {
+			c.settle(c.agents[m.name])
+		}
+		c.delegateCircles()
 	}
 	if o := c.root.get("orchestrator"); o != nil {
-		c.knownAgent(o)
+		c.w.Orchestrator = c.answering(o)
 	}
 }
 
@@ -103,26 +115,52 @@ func (c *compiler) knownAgent(n *node) *draftAgent {
 	}
 	d, ok := c.agents[name]
 	if !ok {
-		tail, edit := didYouMean(name, keysOf(c.agents))
-		c.p.suggest(n.spot(), edit, codeUnknownAgent, "there is no agent %q%s", clip(name), tail)
+		c.unknownAgent(n, name, "there is no agent %q")
 	}
 	return d
 }
 
+func (c *compiler) unknownAgent(n *node, name, format string) {
+	tail, edit := didYouMean(name, keysOf(c.agents))
+	c.p.suggest(n.spot(), edit, codeUnknownAgent, format+"%s", clip(name), tail)
+}
+
+// answering finds an agent that works as it is defined, beside a step or instead of its own. It is never nil.
+func (c *compiler) answering(n *node) *Agent {
+	d := c.knownAgent(n)
+	if d == nil {
+		return &Agent{}
+	}
+	if d.bare {
+		c.reportBare(d)
+	}
+	return &d.agent
+}
+
+// draftAgent reads what an agent is by itself; settle adds what it says of others.
 func (c *compiler) draftAgent(n *node, name string) *draftAgent {
 	d := &draftAgent{node: n, agent: Agent{Name: name, Pos: n.position()}}
 	if !c.p.object(n, "an agent", agentKeys) {
 		return d
 	}
 	c.p.text(n.get("description"))
-	c.overlay(&d.agent, n, "output of agent "+name)
-	if !namesAnswerer(n) {
+	d.node = c.extended(n, 0)
+	c.overlay(&d.agent, d.node, "output of agent "+name)
+	if !namesAnswerer(d.node) {
 		if c.chain != nil {
 			d.agent.Chain = *c.chain
 		}
 		d.bare = c.chain == nil
 	}
 	return d
+}
+
+// settle reads what an agent says of other agents, once all of them are known.
+func (c *compiler) settle(d *draftAgent) {
+	c.delegates(&d.agent, d.node)
+	if n := d.node.get("gate"); n != nil {
+		d.agent.Gate = c.gate(n, owner{place: placeAgentGate, further: furtherAnswer, body: c.body, agent: d})
+	}
 }
 
 // overlay lays the keys of n over an agent.
@@ -136,10 +174,13 @@ func (c *compiler) overlay(a *Agent, n *node, typeName string) {
 	}
 	c.answerer(a, n)
 	if v := n.get("output"); v != nil {
-		a.Output = c.contract(v, typeName)
+		a.Output, a.Summary = c.contract(v, typeName, answerKeys), c.summary(v.get("summary"))
 	}
 	if v := n.get("max_tokens"); v != nil {
 		a.MaxTokens = c.p.integer(v, 1, MaxTokensMax, 0)
+	}
+	if v := n.get("max_turns"); v != nil {
+		a.MaxTurns = c.p.integer(v, 1, TurnsMax, 0)
 	}
 	if v := n.get("temperature"); v != nil && c.p.kind(v, nodeNumber) {
 		t := c.p.number(v, 0, TemperatureMax, 0)
@@ -148,6 +189,17 @@ func (c *compiler) overlay(a *Agent, n *node, typeName string) {
 	if v := n.get("context"); v != nil && c.p.object(v, "context", contextKeys) {
 		a.ContextTokens = int64(c.p.integer(v.get("max_tokens"), 1, MaxTokensMax, 0))
 		a.Overflow = c.overflow(v.get("overflow"))
+	}
+}
+
+// summary reads how the short form of an output is made.
+func (c *compiler) summary(n *node) *Summary {
+	if n == nil || !c.p.object(n, "a summary", summaryKeys) {
+		return nil
+	}
+	return &Summary{
+		MaxTokens: c.p.integer(c.p.need(n, "max_tokens", "a summary"), 1, MaxTokensMax, 0),
+		Model:     c.p.word(n.get("model")),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/big"
 	"regexp"
+	"slices"
 
 	"github.com/fermata-run/fermata/internal/usage"
 )
@@ -15,6 +16,7 @@ const (
 	BudgetTokensMax = 1_000_000_000_000
 	WarnAtMin       = 0.01
 	WarnAtDefault   = 0.8
+	ShareMin        = 0.001 // of the budget of a step
 )
 
 var budgetKeys = keySet{known: []string{"usd", "tokens", "warn_at", "on_exceeded"}}
@@ -33,14 +35,37 @@ func (c *compiler) budget(n *node) *Budget {
 	if n.get("usd") == nil && n.get("tokens") == nil {
 		c.p.add(n.spot(), codeRequired, `a budget needs "usd", "tokens" or both`)
 	}
-	switch v := n.get("on_exceeded"); {
-	case v == nil:
-	case v.kind == nodeText && v.text == "degrade":
-		c.p.add(v.spot(), codeNotSupported, "degrade is part of the format but this version does not run it")
-	default:
-		b.OnExceeded = OnExceeded(c.p.oneOf(v, string(OnExceededPause), string(OnExceededFail)))
+	if v := n.get("on_exceeded"); v != nil {
+		b.OnExceeded = OnExceeded(c.p.oneOf(v, string(OnExceededPause), string(OnExceededDegrade), string(OnExceededFail)))
 	}
 	return b
+}
+
+var (
+	stepBudgetKeys = keySet{known: []string{"usd", "share"}}
+	// kindsFree are the kinds that cost nothing.
+	kindsFree = []Kind{KindSet, KindEmit, KindWait, KindApproval}
+)
+
+// stepBudget reads what a step, and all inside it, may spend.
+func (c *compiler) stepBudget(d *draftStep) {
+	n := d.node.get("budget")
+	if n == nil || d.step.Kind == "" {
+		return
+	}
+	if slices.Contains(kindsFree, d.step.Kind) {
+		c.p.add(n.spot(), codeConflict, "a %s costs nothing; it has no budget", d.step.Kind)
+		return
+	}
+	if !c.p.object(n, "the budget of a step", stepBudgetKeys) {
+		return
+	}
+	usd, share := n.get("usd"), n.get("share")
+	if (usd == nil) == (share == nil) {
+		c.p.add(n.spot(), codeRequired, `the budget of a step needs either "usd" or "share"`)
+		return
+	}
+	d.step.Budget = &StepBudget{Cost: c.p.money(usd, BudgetMax), Share: c.p.number(share, ShareMin, 1, 0)}
 }
 
 // money reads an amount of dollars that is more than nothing: a number, or a decimal as text.

@@ -122,33 +122,3 @@ func (c *compiler) entry(n *node) ChainEntry {
 	}
 	return e
 }
-
-// baseline gathers the models that steps may call, and gives every agent what its savings are counted against.
-func (c *compiler) baseline() {
-	models := map[string]bool{}
-	var workers []*Agent
-	for _, s := range c.w.Steps {
-		if s.Agent != nil {
-			workers = append(workers, &s.Agent.Agent)
-		}
-		if s.Merge != nil && s.Merge.Agent != nil {
-			workers = append(workers, &s.Merge.Agent.Agent)
-		}
-	}
-	for _, a := range workers {
-		for _, e := range a.Chain.Entries {
-			models[e.Model] = true
-		}
-	}
-	c.w.Models = slices.Sorted(slices.Values(keysOf(models)))
-	against := c.w.Models
-	if c.w.BaselineModel != "" {
-		against = []string{c.w.BaselineModel}
-	}
-	for _, a := range c.w.Agents {
-		a.Baseline = against
-	}
-	for _, a := range workers {
-		a.Baseline = against
-	}
-}

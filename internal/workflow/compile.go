@@ -26,10 +26,10 @@ func Load(source []byte) (*Workflow, error) {
 
 func newCompiler(source []byte, p *problems) *compiler {
 	return &compiler{
-		p:       p,
-		lines:   newLineIndex(source),
-		w:       &Workflow{byPath: map[string]*Step{}, Chains: map[string]*Chain{}},
-		agents:  map[string]*draftAgent{},
+		p:      p,
+		lines:  newLineIndex(source),
+		w:      &Workflow{byPath: map[string]*Step{}, Chains: map[string]*Chain{}},
+		agents: map[string]*draftAgent{}, circular: map[*node]bool{},
 		exprs:   map[exprKey]*draftExpr{},
 		objects: newObjects(),
 		envs:    map[view]*environment{},
@@ -70,8 +70,9 @@ type compiler struct {
 	timeout    int64 // of the defaults, nanoseconds; 0: none
 	chain      *Chain
 	agents     map[string]*draftAgent
-	drafts     []*draftStep // in the order of Workflow.Steps
-	body       *draftBody   // of the workflow itself
+	circular   map[*node]bool // the extends of agents that extend each other in a circle
+	drafts     []*draftStep   // in the order of Workflow.Steps
+	body       *draftBody     // of the workflow itself
 	sequential bool
 
 	exprs map[exprKey]*draftExpr
@@ -99,18 +100,19 @@ func (c *compiler) definition() {
 	c.defaults()
 	c.namedAgents()
 	c.listedSteps()
-	c.baseline()
+	c.ladder()
 	c.link()
 	c.typed()
+	c.baseline()
 }
 
 var topKeys = keySet{
 	known: []string{
 		"spec", "name", "description", "labels", "input", "output", "sequential", "stakes", "mode", "timeout",
 		"max_parallel", "priority", "budget", "baseline_model", "contracts", "chains", "agents", "orchestrator", "defaults",
-		"steps", "on_failure", "finally",
+		"steps", "degrade", "on_failure", "finally",
 	},
-	later: []string{"fairness_key", "concurrency", "context_docs", "degrade", "retention"},
+	later: []string{"fairness_key", "concurrency", "context_docs", "retention"},
 }
 
 // Limits of labels.
@@ -190,12 +192,12 @@ func (c *compiler) contracts() {
 	}
 }
 
-var contractKeys = keySet{known: []string{"contract", "schema", "format"}, later: []string{"summary"}}
+var contractKeys = keySet{known: []string{"contract", "schema", "format"}}
 
 // contract reads what an answer must be: a named contract or a schema, and the format.
-func (c *compiler) contract(n *node, typeName string) Contract {
+func (c *compiler) contract(n *node, typeName string, keys keySet) Contract {
 	var k Contract
-	if n == nil || !c.p.object(n, "output", contractKeys) {
+	if n == nil || !c.p.object(n, "output", keys) {
 		return k
 	}
 	name, schema := n.get("contract"), n.get("schema")

@@ -13,12 +13,13 @@ import (
 type owner struct {
 	place    place
 	further  further
-	body     *draftBody // whose names it reads, and those of the ones around it
-	step     *draftStep // nil: of the workflow itself
-	inside   *draftStep // the container whose contents are its neighbours; nil: the top
-	kase     int        // the case of that container
-	closing  bool       // evaluated when the owner is done: its output
-	volatile bool       // part of the input of an attempt
+	body     *draftBody  // whose names it reads, and those of the ones around it
+	step     *draftStep  // nil: of the workflow itself
+	agent    *draftAgent // whose gate it belongs to; nil: no agent's
+	inside   *draftStep  // the container whose contents are its neighbours; nil: the top
+	kase     int         // the case of that container
+	closing  bool        // evaluated when the owner is done: its output
+	volatile bool        // part of the input of an attempt
 }
 
 // view is what can be read at a place.
@@ -26,11 +27,12 @@ type view struct {
 	place   place
 	body    *draftBody
 	further further
-	judged  *draftStep // whose output the root output is
+	judged  *draftStep  // whose output the root output is
+	agent   *draftAgent // likewise
 }
 
 func (o owner) view() view {
-	v := view{place: o.place, body: o.body, further: o.further}
+	v := view{place: o.place, body: o.body, further: o.further, agent: o.agent}
 	if o.further == furtherOutput || o.further == furtherAnswer {
 		v.judged = o.step
 	}
@@ -49,6 +51,7 @@ type draftExpr struct {
 	view    view
 	source  common.Source
 	ast     *cel.Ast // nil: it could not be parsed
+	typed   *ast.AST // nil: it is not checked yet, or refused
 	reads   *reads
 	faults  []exprFault
 	checked bool

@@ -36,7 +36,8 @@ const (
 	placeMain
 	placeOnFailure
 	placeFinally
-	placeAccept // of a chain's entry: an answer is judged by itself
+	placeAccept    // of a chain's entry: an answer is judged by itself
+	placeAgentGate // of an agent's gate: it serves steps of whatever workflow part, and reads none of them
 	placesMax
 )
 
@@ -52,6 +53,9 @@ const (
 )
 
 func placeOf(s Section) place { return placeMain + place(s) }
+
+// inRun reports whether the steps of a run can be read at a place.
+func (p place) inRun() bool { return p >= placeMain && p <= placeFinally }
 
 // baseEnv is CEL as it is everywhere here: its standard library with our arithmetic, and functions that stay bounded.
 var baseEnv = sync.OnceValue(func() *cel.Env {
@@ -104,7 +108,7 @@ func (c *compiler) environment(v view) *environment {
 	}
 	key := envKey{view: v}
 	if v.further == furtherAnswer || v.further == furtherOutput {
-		key.view.judged, key.output = nil, c.judgedType(v.judged)
+		key.view.judged, key.view.agent, key.output = nil, nil, c.judgedType(v)
 	}
 	e := c.sharedEnvs[key]
 	if e == nil {
@@ -128,6 +132,10 @@ func (c *compiler) newEnvironment(key envKey) *environment {
 		c.answerRoots(root, cel.DynType)
 	case placeSubmission:
 		root("input", c.inputType())
+	case placeAgentGate:
+		root("input", c.inputType())
+		root("run", c.runType(placeMain))
+		root("contracts", c.contractsType())
 	default:
 		c.ordinaryRoots(v, root)
 	}

@@ -151,7 +151,7 @@ func (c *compiler) linkRead(s *site, r stepRead, read *draftStep, edges []map[in
 	case read == reader && !s.owner.closing:
 		c.siteFault(s, r, "", codeCycle, "a step cannot read itself: "+r.id+" → "+r.id)
 	case read == reader:
-		c.siteFault(s, r, "", codeContainer, "the output of "+r.id+" cannot read "+r.id+" itself")
+		c.siteFault(s, r, "", codeContainer, "the "+keyOf(s.node, reader)+" of "+r.id+" cannot read "+r.id+" itself")
 	case reader.within(read):
 		c.siteFault(s, r, "", codeContainer, "\""+r.id+"\" is the "+string(read.step.Kind)+" around this step and is not done before it")
 	case read.within(reader) && !s.owner.closing:

@@ -80,7 +80,7 @@ func (c *compiler) mergeJudge(d *draftStep, n *node) {
 	a := &d.step.Merge.Agent.Agent
 	*a, draft.used = draft.agent, true
 	if output := n.get("output"); output != nil {
-		a.Output = c.contract(output, "output of step "+d.step.Path)
+		a.Output = c.contract(output, "output of step "+d.step.Path, contractKeys)
 	}
 	if draft.bare {
 		c.reportBare(draft)

@@ -10,7 +10,7 @@ var fieldsAlways = map[string]bool{"status": true, "cost_usd": true, "usage": tr
 
 // checkMissing refuses strict reads of what may not be there.
 func (c *compiler) checkMissing(s *site) {
-	if s.owner.place == placeAccept { // no step can be read there at all
+	if !s.owner.place.inRun() { // no step can be read there at all
 		return
 	}
 	for _, r := range s.draft.reads.steps {
@@ -111,7 +111,7 @@ func (d *draftStep) summaryMayMiss() string {
 		return ""
 	}
 	if a.Agent.Summary == nil {
-		return "the output has no summary"
+		return "its agent makes none"
 	}
 	for _, e := range d.step.OnError {
 		if e.Value != nil || e.Do == ActionEscalate || e.Agent != nil && e.Agent.Summary == nil {

@@ -26,6 +26,9 @@ type objects struct {
 	// dropped are the names that a set leaves out when the optional that stands there is empty.
 	dropped map[string]map[string]bool
 
+	// enums are the values of the fields that have one of some texts.
+	enums map[string]map[string][]string
+
 	// outer is the object type that has the fields which one does not have itself.
 	outer map[string]string
 }
@@ -34,7 +37,7 @@ func newObjects() *objects {
 	return &objects{
 		base:   baseEnv().CELTypeProvider(),
 		fields: map[string]map[string]*types.Type{}, missed: map[string]string{},
-		dropped: map[string]map[string]bool{}, outer: map[string]string{},
+		dropped: map[string]map[string]bool{}, enums: map[string]map[string][]string{}, outer: map[string]string{},
 	}
 }
 

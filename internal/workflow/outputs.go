@@ -87,6 +87,7 @@ func (c *compiler) outputType(d *draftStep) *cel.Type {
 	s := d.step
 	switch {
 	case s.Agent != nil:
+		c.choices(d)
 		return c.agentType(s.Agent)
 	case s.Tool != nil:
 		return contractType(s.Tool.Output, cel.DynType)
@@ -191,8 +192,11 @@ func (c *compiler) membersType(d *draftStep) *cel.Type {
 }
 
 // judgedType is the type of the root output where the output of a step is looked at before it is taken.
-func (c *compiler) judgedType(d *draftStep) *cel.Type {
+func (c *compiler) judgedType(v view) *cel.Type {
+	d := v.judged
 	switch {
+	case v.agent != nil:
+		return contractType(v.agent.agent.Output, cel.StringType)
 	case d == nil:
 		return cel.DynType
 	case d.step.Merge != nil:

@@ -55,3 +55,6 @@ type ModelFacts struct {
 	TokensPerS    float64 // of an answer; 0: not known
 	AnswerTokens  int64   // an answer has at most, where its agent sets no max_tokens; 0: not known
 }
+
+// PlaceGate is the place of what a gate's asserts read.
+const PlaceGate = "gate"

@@ -16,16 +16,30 @@ const (
 	BackoffFactorMax = 100.0
 )
 
-// retryClasses are the error classes and groups that may be retried.
-var retryClasses = []string{
+// errorClasses are the error classes and groups that retry and on_error may name.
+var errorClasses = []string{
 	"any", "transient",
 	"invalid_request", "capability_mismatch", "auth", "not_found", "quota_exhausted", "rate_limited", "overloaded", "server",
 	"network", "timeout", "stream_interrupted", "context_length", "content_policy", "output_truncated", "invalid_output",
 	"low_confidence", "budget_exceeded", "gateway_throttled", "unavailable", "unknown", "tool_error", "expression", "internal",
+	"gate_failed", "needs_decision", "rejected", "expired", "exhausted", "too_few", "no_quorum", "child_failed",
 }
 
-// retryNever are known, too, but a retry of them would have no sense or no place.
-var retryNever = []string{"cancelled", "outcome_unknown"}
+// classesApart are known, too, but nothing may be done about them: a cancelled step is not taken up again, and what may
+// have happened to the world is for a person to find out.
+var classesApart = []string{"cancelled", "outcome_unknown"}
+
+// classGroups are the words that stand for several classes; any is all of them.
+var classGroups = map[string][]string{
+	"transient": {"rate_limited", "overloaded", "server", "network", "timeout", "stream_interrupted", "gateway_throttled", "unavailable"},
+}
+
+// Covers reports whether a list of error classes and groups has a class in it. None has cancelled and outcome_unknown.
+func Covers(classes []string, class string) bool {
+	return !slices.Contains(classesApart, class) && slices.ContainsFunc(classes, func(c string) bool {
+		return c == class || c == "any" || slices.Contains(classGroups[c], class)
+	})
+}
 
 // retryOver lays a retry value over another, field by field.
 func (c *compiler) retryOver(base Retry, n *node) Retry {
@@ -46,7 +60,7 @@ func (c *compiler) retryOver(base Retry, n *node) Retry {
 		base.Feedback = v.text == "true"
 	}
 	if v := n.get("classes"); c.p.kind(v, nodeList) {
-		base.Classes = c.classes(v)
+		base.Classes = c.classes(v, "retried")
 	}
 	if v := n.get("backoff"); v != nil && c.p.object(v, "backoff", backoffKeys) {
 		base = c.backoffOver(base, v)
@@ -70,16 +84,17 @@ func (c *compiler) backoffOver(base Retry, n *node) Retry {
 	return base
 }
 
-func (c *compiler) classes(n *node) []string {
+// classes reads a list of error classes and groups; apart is what is said of those that are in none.
+func (c *compiler) classes(n *node, apart string) []string {
 	classes := []string{}
 	for _, item := range n.items {
 		name := c.p.word(item)
 		switch {
 		case name == "" || slices.Contains(classes, name):
-		case slices.Contains(retryNever, name):
-			c.p.add(item.spot(), codeValue, "%q is never retried", name)
-		case !slices.Contains(retryClasses, name):
-			tail, edit := didYouMean(name, retryClasses)
+		case slices.Contains(classesApart, name):
+			c.p.add(item.spot(), codeValue, "%q is never %s", name, apart)
+		case !slices.Contains(errorClasses, name):
+			tail, edit := didYouMean(name, errorClasses)
 			c.p.suggest(item.spot(), edit, codeValue, "there is no error class %q%s", clip(name), tail)
 		default:
 			classes = append(classes, name)

@@ -142,6 +142,32 @@ func (s *shaper) object(n *node, path string) *cel.Type {
 	s.known[n] = t
 	for _, m := range properties.members {
 		fields[m.name] = s.of(m.value, path+" "+m.name)
+		if texts := s.enum(m.value); len(texts) > 0 {
+			if s.objects.enums[t.TypeName()] == nil {
+				s.objects.enums[t.TypeName()] = map[string][]string{}
+			}
+			s.objects.enums[t.TypeName()][m.name] = texts
+		}
 	}
 	return t
+}
+
+// enum are the texts that a schema allows, or none where it does not list them.
+func (s *shaper) enum(n *node) []string {
+	if ref := n.get("$ref"); ref != nil {
+		n = s.target(ref)
+	}
+	if k := n.get("const"); k != nil && k.kind == nodeText {
+		return []string{k.text}
+	}
+	var texts []string
+	if e := n.get("enum"); e != nil {
+		for _, item := range e.items {
+			if item.kind != nodeText {
+				return nil
+			}
+			texts = append(texts, item.text)
+		}
+	}
+	return texts
 }

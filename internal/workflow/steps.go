@@ -25,6 +25,12 @@ type draftStep struct {
 	members  []*node    // of a merge: likewise
 	merge    *draftStep // the merge that it is a member of; of several: the first
 
+	gate     *Gate   // the default for who works at it
+	errors   []*node // the entries of its on_error
+	defaults bool    // its on_error is the default one
+	chooses  *site   // the expression that chooses who works at it
+	settled  bool    // it is known whom that may choose
+
 	shape  *cel.Type // of the step as expressions see it
 	fields map[string]*cel.Type
 	output *cel.Type // nil: not known yet
@@ -33,10 +39,13 @@ type draftStep struct {
 }
 
 var (
-	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "labels"}
+	stepKeys = []string{"id", "description", "needs", "when", "timeout", "retry", "gate", "on_error", "budget", "labels"}
 	kindKeys = map[Kind][]string{
-		KindAgent: {"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context", "different_family"},
-		KindTool:  {"args", "output", "side_effect"},
+		KindAgent: {
+			"prompt", "input", "output", "role", "model", "chain", "route", "instructions", "max_tokens", "temperature", "context", "different_family",
+			"delegates", "max_turns",
+		},
+		KindTool: {"args", "output", "side_effect"},
 	}
 	// kinds are all kinds of step; the kind is the key.
 	kinds = []Kind{
@@ -48,7 +57,7 @@ var (
 	// kindsInstant are the kinds that take no time.
 	kindsInstant = []Kind{KindSet, KindEmit}
 	stepLater    = []string{
-		"gate", "on_error", "budget", "cache", "concurrency", "sensitive",
+		"cache", "concurrency", "sensitive",
 		"context_docs", "session", "idempotency_key", "meter",
 	}
 	groupKeys = keySet{known: []string{"steps", "sequential", "output"}}
@@ -148,6 +157,9 @@ func (c *compiler) step(n *node, a around) *draftStep {
 	}
 	c.stepTimes(d)
 	c.kindStep(d, a)
+	c.stepGate(d)
+	c.stepOnError(d)
+	c.stepBudget(d)
 	return d
 }
 
@@ -314,14 +326,11 @@ func (c *compiler) stepTimes(d *draftStep) {
 func (c *compiler) agentStep(d *draftStep) {
 	a := &AgentStep{}
 	d.step.Agent = a
-	if draft := c.stepAgent(d); draft != nil {
-		a.Agent = draft.agent
-		draft.used = true
-		c.overlay(&a.Agent, d.node, "output of step "+d.step.Path)
-		if draft.bare && !namesAnswerer(d.node) {
-			c.reportBare(draft)
-		}
-		c.chainFits(d, &a.Agent, d.node.get("agent"))
+	if n := d.node.get("agent"); n != nil && n.kind == nodeText && strings.Contains(n.text, exprOpen) {
+		a.By = c.chooser(d, n)
+	} else if draft := c.agentAt(n, d.step.ID); draft != nil {
+		a.Agent = c.laidOver(d, draft)
+		c.chainFits(d, &a.Agent, n)
 	}
 	o := d.owner()
 	o.volatile = true
@@ -332,7 +341,7 @@ func (c *compiler) agentStep(d *draftStep) {
 		a.Input = c.template(n, o)
 	}
 	d.families = c.namesIn(d.node.get("different_family"))
-	if d.node.get("prompt") == nil && d.node.get("input") == nil && a.Agent.Instructions == "" {
+	if d.node.get("prompt") == nil && d.node.get("input") == nil && a.Agent.Instructions == "" && a.By == nil {
 		c.p.add(d.node.get("agent").spot(), codeRequired, `nothing says what the agent is to do; give the step a "prompt" or an "input"`)
 	}
 }
@@ -355,17 +364,15 @@ func (c *compiler) chainFits(d *draftStep, a *Agent, named *node) {
 		formatDuration(limit), clip(chain.Entries[0].Model), formatDuration(chain.Entries[0].Timeout))
 }
 
-func (c *compiler) stepAgent(d *draftStep) *draftAgent {
-	return c.agentAt(d.node.get("agent"), d.step.ID)
-}
-
 // agentAt reads who works: the name of an agent, or one written out, which has the name of its step.
 func (c *compiler) agentAt(n *node, step string) *draftAgent {
 	switch {
 	case n == nil || n.kind == nodeBad:
 		return nil
 	case n.kind == nodeObject:
-		return c.draftAgent(n, step)
+		draft := c.draftAgent(n, step)
+		c.settle(draft)
+		return draft
 	case n.kind != nodeText:
 		c.p.add(n.spot(), codeType, "must be the name of an agent or an agent written out, not %s", n.kind)
 		return nil
@@ -393,7 +400,7 @@ func (c *compiler) toolStep(d *draftStep) {
 	if n := d.node.get("args"); n != nil && c.p.kind(n, nodeObject) {
 		t.Args = c.template(n, o)
 	}
-	t.Output = c.contract(d.node.get("output"), "output of step "+d.step.Path)
+	t.Output = c.contract(d.node.get("output"), "output of step "+d.step.Path, contractKeys)
 }
 
 // deeper is the place of the lists inside a container.

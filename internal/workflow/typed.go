@@ -97,7 +97,7 @@ func (c *compiler) check(d *draftExpr) {
 		return
 	}
 	d.expr.program = program
-	d.expr.out = checked.OutputType()
+	d.expr.out, d.typed = checked.OutputType(), checked.NativeRep()
 }
 
 // checkNames looks up the steps and the fields of the run that are read. False: something is wrong that is reported
@@ -105,7 +105,7 @@ func (c *compiler) check(d *draftExpr) {
 func (c *compiler) checkNames(d *draftExpr) bool {
 	ok := true
 	for _, r := range d.reads.steps {
-		if d.view.place == placeSubmission || d.view.place == placeAccept {
+		if !d.view.place.inRun() {
 			break
 		}
 		ok = c.checkStepName(d, r) && ok
@@ -364,13 +364,16 @@ var rootsElsewhere = map[string]string{
 
 // explainName says what is wrong with a name that nothing has.
 func (c *compiler) explainName(v view, e *environment, name string) (code, detail, edit string) {
-	if (name == "steps" || name == "run") && slices.Equal(e.roots, []string{"input"}) {
+	if slices.Contains([]string{"steps", "run", "contracts"}, name) && slices.Equal(e.roots, []string{"input"}) {
 		return codeUnknownName, "only the input can be read here: the run is not there yet", ""
 	}
 	if v.body != nil {
 		if d := c.seen(v.body, name); d != nil && placeOf(d.step.Section) <= v.place {
 			return codeUnknownName, fmt.Sprintf("%q is a step; read it as steps.%s.output", name, name), "steps." + name + ".output"
 		}
+	}
+	if name == "steps" && v.place == placeAgentGate {
+		return codeUnknownName, "the gate of an agent reads no steps; what does stands on a step of its own, as its gate", ""
 	}
 	if where := rootsElsewhere[name]; where != "" {
 		return codeUnknownName, fmt.Sprintf("%q is there only %s", name, where), ""

@@ -1,0 +1,156 @@
+package flow
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/fermata-run/fermata/internal/workflow"
+)
+
+// rung is the level of the ladder that the run is at, or nil.
+func (r *Run) rung() *workflow.Rung {
+	if r.level < 1 || r.level > len(r.w.Degrade) {
+		return nil
+	}
+	return &r.w.Degrade[r.level-1]
+}
+
+// applyDegraded takes the run down to a level; what that does to each step is told by events of their own.
+func (r *Run) applyDegraded(b *Degraded) {
+	r.level = b.Level
+	r.quality = append(r.quality, b.Reason)
+	rung := r.rung()
+	if rung == nil {
+		return
+	}
+	for i := range r.root.steps {
+		s := &r.root.steps[i]
+		set := rung.Set[s.def.Index]
+		s.instead, s.chain = set.Agent, set.Chain
+	}
+}
+
+// qualityNow says what was not done as written, or nil.
+func (r *Run) qualityNow() *Quality {
+	if r.level == 0 && len(r.quality) == 0 {
+		return nil
+	}
+	q := &Quality{Level: r.level, Omitted: r.omitted, Reasons: r.quality}
+	if rung := r.rung(); rung != nil {
+		q.Name = rung.Name
+	}
+	return q
+}
+
+// rungDecides settles a step that the level of the ladder leaves out or gives its output.
+func (r *Run) rungDecides(s *step) bool {
+	rung := r.rung()
+	if rung == nil || s.frame != r.root {
+		return false
+	}
+	if slices.Contains(rung.Omit, s.def.Index) {
+		r.emit(KindStepSkipped, s, &Skipped{Reason: SkippedDegraded})
+		return true
+	}
+	if set, ok := rung.Set[s.def.Index]; ok && set.Value != nil {
+		r.takeRungValue(s, set.Value, &Failed{})
+		return true
+	}
+	return false
+}
+
+// takeRungValue settles a step with the output that the level gives it.
+func (r *Run) takeRungValue(s *step, value *workflow.Template, b *Failed) {
+	output, err := value.Render(r.scope(s.frame))
+	if err == nil {
+		err = checkOutput(output)
+	}
+	if err != nil {
+		failed := &Failed{Failure: Failure{Class: classExpression, Message: "degrade: " + err.Error()}, Calls: b.Calls}
+		r.emit(KindStepFailed, s, failed)
+		r.failAround(s, failed.Failure)
+		return
+	}
+	success := &Succeeded{Output: output, Instead: InsteadDegraded, Calls: b.Calls, Child: b.Child}
+	if b.Class != "" {
+		failure := b.Failure
+		success.Failure = &failure
+	}
+	r.emit(KindStepSucceeded, s, success)
+}
+
+// degrade takes the run down the ladder because a step failed; false: there is no level that helps it.
+func (r *Run) degrade(s *step, b *Failed, level int) bool {
+	if level == 0 {
+		level = r.level + 1
+	}
+	level = max(level, r.level) // levels only rise
+	if level > len(r.w.Degrade) || !touches(&r.w.Degrade[level-1], s) {
+		return false
+	}
+	if level > r.level {
+		r.descend(s, level, fmt.Sprintf("%s: %s: %s", s.path(), b.Class, b.Message))
+	}
+	r.takeRung(s, b)
+	return true
+}
+
+func touches(rung *workflow.Rung, s *step) bool {
+	_, set := rung.Set[s.def.Index]
+	return s.frame.owner == nil && (set || slices.Contains(rung.Omit, s.def.Index))
+}
+
+// descend records the new level, and does what it says to all steps that are not settled but the one that asked.
+func (r *Run) descend(asked *step, level int, reason string) {
+	rung := &r.w.Degrade[level-1]
+	r.emit(KindRunDegraded, nil, &Degraded{Level: level, Name: rung.Name, Step: asked.path(), Reason: reason})
+	for i := range r.root.steps {
+		s := &r.root.steps[i]
+		if s != asked && touches(rung, s) && !s.status.Settled() && s.status != StepStatusPending {
+			r.takeRung(s, &Failed{})
+		}
+	}
+}
+
+// takeRung lets a step that is at work or has failed be what the level makes of it.
+func (r *Run) takeRung(s *step, b *Failed) {
+	rung := r.rung()
+	r.cutInside(s, "degraded")
+	if s.status == StepStatusWaiting {
+		r.stopWaiting(s, false)
+	}
+	set := rung.Set[s.def.Index]
+	switch {
+	case b.Class == "" && s.status == StepStatusRunning && s.isUnsafe():
+		r.cutOff(s, false, &Cancelled{Reason: SkippedDegraded})
+	case slices.Contains(rung.Omit, s.def.Index):
+		skipped := &Skipped{Reason: SkippedDegraded, Calls: b.Calls, Child: b.Child}
+		if b.Class != "" {
+			failure := b.Failure
+			skipped.Failure = &failure
+		}
+		r.emit(KindStepSkipped, s, skipped)
+	case set.Value != nil:
+		r.takeRungValue(s, set.Value, b)
+	case b.Class == "" && s.status == StepStatusRetrying: // its next attempt is made by who does it now
+	default:
+		if b.Class == "" {
+			b.Failure = Failure{Class: classCancelled, Message: "somebody else does it at this level"}
+		}
+		r.again(s, b, AttemptFailed{Afresh: true})
+	}
+}
+
+// degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: it has to wait.
+func (r *Run) degradeForMoney(s *step, o *Outcome) bool {
+	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || !r.mayGoOn() {
+		return false
+	}
+	level := r.level + 1
+	r.descend(s, level, "the budget: "+o.Failure.Message)
+	if !touches(&r.w.Degrade[level-1], s) {
+		return false
+	}
+	r.takeRung(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	return true
+}
