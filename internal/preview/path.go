@@ -18,10 +18,22 @@ type moment struct {
 type trail struct {
 	step   *workflow.Step
 	before *trail
+	length int
 }
 
+func (t *trail) behind(s *workflow.Step) *trail {
+	next := &trail{s, t, 1}
+	if t != nil {
+		next.length += t.length
+	}
+	return next
+}
+
+// longer reports whether it has more steps than another.
+func (t *trail) longer(u *trail) bool { return t != nil && (u == nil || t.length > u.length) }
+
 func (m moment) later(n moment) moment {
-	if n.at > m.at || n.at == m.at && m.way == nil {
+	if n.at > m.at || n.at == m.at && n.way.longer(m.way) {
 		return n
 	}
 	return m
@@ -161,7 +173,7 @@ func (c *clock) through(s *workflow.Step, start moment) moment {
 	case workflow.KindLoop:
 		end = c.again(s.Loop.Body, start, Span{1, int64(s.Loop.MaxIterations)})
 	default:
-		return moment{start.at + c.leafTime(s), &trail{s, start.way}}
+		return moment{start.at + c.leafTime(s), start.way.behind(s)}
 	}
 	return c.note(s, start, end)
 }
