@@ -58,10 +58,11 @@ func compile(source []byte, c *compiler) (*Workflow, error) {
 
 // compiler holds what is known while a definition is compiled.
 type compiler struct {
-	p     *problems
-	lines *lineIndex
-	root  *node
-	w     *Workflow
+	p      *problems
+	lines  *lineIndex
+	opened map[*node]openings
+	root   *node
+	w      *Workflow
 
 	stored  bool // it was compiled before: see Load
 	planned bool // an agent planned it: its expressions read the input, steps, and what maps and loops give

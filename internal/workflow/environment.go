@@ -250,7 +250,8 @@ func (c *compiler) stepsType(p place, b *draftBody) *cel.Type {
 	if b.shapes[p] != nil {
 		return b.shapes[p]
 	}
-	t, fields := c.objects.define([...]string{"", "the steps", "the steps up to on_failure", "the steps up to finally"}[p])
+	name := [...]string{"", "the steps of ", "the steps up to on_failure of ", "the steps up to finally of "}[p]
+	t, fields := c.objects.define(name + b.prefix)
 	b.shapes[p] = t
 	for _, d := range b.drafts {
 		if d.step.ID != "" && placeOf(d.step.Section) <= p {

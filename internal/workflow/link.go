@@ -129,7 +129,7 @@ func (c *compiler) siteFault(s *site, r stepRead, edit, code, detail string) {
 
 // linkHidden reports a read into a map or loop from outside.
 func (c *compiler) linkHidden(s *site, r stepRead) {
-	if s.owner.body == nil {
+	if s.owner.body == nil || c.p.full() {
 		return
 	}
 	_, container := c.hidden(s.owner.body, r.id)

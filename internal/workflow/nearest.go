@@ -12,10 +12,10 @@ const candidatesMax = 12
 
 // didYouMean is the end of a sentence about an unknown name, and the name to use instead, if one is near.
 func didYouMean(name string, known []string) (tail, edit string) {
+	known = slices.Sorted(slices.Values(known)) // of two that are as near, always the same
 	if edit = fault.Nearest(name, known); edit != "" {
 		return `; did you mean "` + edit + `"?`, edit
 	}
-	known = slices.Sorted(slices.Values(known))
 	switch {
 	case len(known) == 0:
 		return "", ""

@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -396,7 +397,7 @@ func operatorText(name string) string {
 }
 
 func functionNames() []string {
-	return slices.DeleteFunc(keysOf(baseEnv().Functions()), func(name string) bool { return strings.ContainsAny(name, "_@") })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(baseEnv().Functions())), func(name string) bool { return strings.ContainsAny(name, "_@") })
 }
 
 func typeText(t *cel.Type) string { return cel.FormatCELType(t) }
