@@ -50,6 +50,7 @@ func compile(source []byte, c *compiler) (*Workflow, error) {
 	if err := c.p.err(); err != nil {
 		return nil, err
 	}
+	c.w.Places = places(root)
 	c.w.Source = root.canonical()
 	c.w.Hash = hashOf(c.w.Source)
 	return c.w, nil
