@@ -81,12 +81,18 @@ func (p *planCommand) show(s *screen, plan planned) error {
 	if s.json {
 		return s.showJSON(plan)
 	}
-	s.print("%s  %s", s.paint(colorBold, plan.Name), oneLine(plan.workflow.Description))
+	s.print("%s", s.paint(colorBold, plan.Name))
+	for _, line := range wrapped(oneLine(plan.workflow.Description), s.width()) {
+		s.print("%s", line)
+	}
 	s.print("")
 	newDrawing(plan, p.Edges).show(s)
 	s.print("")
 	p.showTotals(s, plan)
-	for _, w := range plan.Warnings {
+	for i, w := range plan.Warnings {
+		if i == 0 {
+			s.print("")
+		}
 		s.print("%s", formatWarning(p.File, w))
 	}
 	return nil

@@ -73,9 +73,9 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 			e.out.Amount = e.out.Amount.plus(e.out.Steps[s.Index].Amount)
 		}
 	}
+	e.unknownPrices()
 	e.out.Path = e.path()
 	e.out.Assumptions = e.assumed.lines()
-	e.out.Unpriced = append([]string{}, sortedKeys(e.allUnpriced)...)
 	e.out.Tools = append([]string{}, sortedKeys(e.tools)...)
 	return e.out
 }
@@ -83,11 +83,10 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 // estimator walks a workflow once.
 type estimator struct {
 	desk
-	out         Estimated
-	assumed     assumptions
-	allUnpriced map[string]bool
-	tools       map[string]bool
-	children    map[string]Estimated // by reference, of those whose input is not known
+	out      Estimated
+	assumed  assumptions
+	tools    map[string]bool
+	children map[string]Estimated // by reference, of those whose input is not known
 }
 
 // assumptions are gathered with what each is about.
@@ -125,7 +124,7 @@ func (a *assumptions) lines() []string {
 }
 
 func newEstimator(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage) *estimator {
-	e := &estimator{allUnpriced: map[string]bool{}, tools: map[string]bool{}, children: map[string]Estimated{}}
+	e := &estimator{tools: map[string]bool{}, children: map[string]Estimated{}}
 	e.out = Estimated{Steps: make([]StepEstimate, len(w.Steps))}
 	e.desk = desk{reader: newReader(w, roster, input, e.assumed.add)}
 	return e
@@ -163,11 +162,30 @@ func (e *estimator) step(s *workflow.Step, times Span) Amount {
 		e.unpriced = map[string]bool{}
 		w := e.leaf(s)
 		out.Amount, out.Seconds, out.Unpriced = w.amount.times(times), w.seconds, sortedKeys(e.unpriced)
-		for model := range e.unpriced {
-			e.allUnpriced[model] = true
-		}
 	}
 	return out.Amount
+}
+
+// unknownPrices gathers the models without a price: of what is in a container at the container, of all at the run.
+func (e *estimator) unknownPrices() {
+	e.out.Unpriced = []string{}
+	for i := len(e.w.Steps) - 1; i >= 0; i-- { // what is in a container stands behind it
+		models := e.out.Steps[i].Unpriced
+		e.out.Unpriced = joined(e.out.Unpriced, models)
+		if c := containerOf(e.w.Steps[i]); c != nil {
+			e.out.Steps[c.Index].Unpriced = joined(e.out.Steps[c.Index].Unpriced, models)
+		}
+	}
+}
+
+// joined are the words of two sorted lists, sorted.
+func joined(a, b []string) []string {
+	if len(b) == 0 {
+		return a
+	}
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // inside is how often the body of a map or loop runs.
@@ -391,8 +409,8 @@ func (e *estimator) childRun(s *workflow.Step, ref string, input json.RawMessage
 	if input == nil {
 		e.children[ref] = run
 	}
-	for _, ref := range run.Tools {
-		e.tools[ref] = true
+	for _, tool := range run.Tools {
+		e.tools[tool] = true
 	}
 	for _, what := range run.Assumptions {
 		e.assume(s.Path, what)

@@ -250,8 +250,11 @@ func workerOf(s *workflow.Step) *workflow.Agent {
 	return nil
 }
 
-// mayMiss reports whether a step may be skipped.
+// mayMiss reports whether a step may be without an output: it is skipped, or fails and a merge takes that.
 func mayMiss(s *workflow.Step) bool {
+	if s.Member {
+		return true
+	}
 	for ; s != nil; s = s.Parent {
 		if s.When != nil || s.Parent != nil && s.Parent.Kind == workflow.KindSwitch {
 			return true
