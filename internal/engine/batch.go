@@ -32,10 +32,14 @@ func (b *batch) full() bool  { return len(b.changes) >= batchMax }
 func (b *batch) change(h *holding) *store.Change {
 	if h.batch != b {
 		h.batch, h.at = b, len(b.changes)
-		b.changes = append(b.changes, store.Change{Run: h.run.ID})
+		b.changes = append(b.changes, changeOf(h))
 		b.of = append(b.of, h)
 	}
 	return &b.changes[h.at]
+}
+
+func changeOf(h *holding) store.Change {
+	return store.Change{Run: h.run.ID, Tenant: h.run.Tenant, Workflow: h.run.Workflow().Name}
 }
 
 func (b *batch) add(h *holding, events []flow.Event) *store.Change {
@@ -54,7 +58,7 @@ func (b *batch) without(h *holding) {
 	if h.batch != b {
 		return
 	}
-	b.changes[h.at] = store.Change{Run: h.run.ID}
+	b.changes[h.at] = changeOf(h)
 	b.waiting = slices.DeleteFunc(b.waiting, func(w waiting) bool {
 		if w.at == h.at {
 			w.done <- errEvicted

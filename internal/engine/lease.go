@@ -134,6 +134,9 @@ func (e *Engine) upkeep(ctx context.Context) {
 	if _, err := e.cfg.Store.SweepInbox(ctx, inboxMax); err != nil && ctx.Err() == nil {
 		e.log.Warn("sweep inbox", "error", err)
 	}
+	if _, err := e.cfg.Store.SweepEmitted(ctx, inboxMax); err != nil && ctx.Err() == nil {
+		e.log.Warn("sweep signals", "error", err)
+	}
 }
 
 const idempotencyKept = 24 * time.Hour

@@ -147,11 +147,16 @@ func newRun(sub *flow.Submission, run *flow.Run, events []flow.Event, owned bool
 	if owned {
 		status = flow.RunStatusRunning
 	}
-	return &store.NewRun{
+	fresh := &store.NewRun{
 		Tenant: sub.Tenant, Workflow: v.Workflow, Version: v.Version, Hash: sub.Workflow.Hash, Status: status,
 		Stakes: v.Stakes, Mode: v.Mode, Priority: v.Priority, Labels: v.Labels, Preview: flow.Preview(v.Input),
 		StepsTotal: len(sub.Workflow.Steps), Format: run.Format(), Owned: owned, At: events[0].At,
+		Signals: sub.Workflow.Signals,
 	}
+	if p := sub.Parent; p != nil {
+		fresh.Parent, fresh.ParentStep, fresh.Depth = p.Run, p.Step, p.Depth
+	}
+	return fresh
 }
 
 func (s *shard) takeLoaded(l *loaded) {
@@ -286,6 +291,7 @@ func (s *shard) row(h *holding, release bool) *store.Row {
 		Status: sum.Status, Stage: sum.Stage, Preview: sum.Preview, Error: sum.Error, Sum: sum.Sum,
 		StepsDone: sum.StepsDone, Release: release, Crashes: h.crashes, Format: h.format,
 		StartedAt: optional(sum.StartedAt), FinishedAt: optional(sum.FinishedAt),
+		Signals: h.run.Workflow().Signals,
 	}
 	row.Sum.Tokens = row.Sum.Tokens.Coarse()
 	if release {

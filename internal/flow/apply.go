@@ -167,7 +167,9 @@ func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
 	s.best = len(s.calls) + surest(b.Calls)
 	r.charge(s, b.Calls)
 	r.chargeChild(s, b.Child)
-	s.last.Calls = nil
+	if s.last.Calls = nil; b.Assembled {
+		s.last.Output = nil
+	}
 	if b.Failure != nil {
 		s.failures = append(s.failures, *b.Failure)
 	}

@@ -259,7 +259,8 @@ type (
 		BelowGate     bool        `json:"below_gate,omitempty"`
 		Cost          usage.Money `json:"cost_nano"`
 		Unpriced      bool        `json:"unpriced,omitempty"`
-		Count         int         `json:"count,omitempty"` // of instances that one line stands for; 0: one
+		Instead       string      `json:"instead,omitempty"` // of the step's own outcome: fallback, escalation
+		Count         int         `json:"count,omitempty"`   // of instances that one line stands for; 0: one
 	}
 	// Savings is what a run cost, and what its tokens would have cost uncached on the baseline model.
 	Savings struct {

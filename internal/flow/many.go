@@ -271,10 +271,11 @@ func (r *Run) closeMany(s *step) {
 			Notes: []string{fmt.Sprintf("ended after %d iterations without meeting its until; the best one, %d, is taken", len(m.frames), m.best+1)},
 		})
 	default:
-		r.fail(s, &Failed{
-			Failure: Failure{Class: classExhausted, Message: fmt.Sprintf("until does not hold after %d iterations", len(m.frames))},
-			Refused: m.frames[len(m.frames)-1].raw(),
-		})
+		message := fmt.Sprintf("until does not hold after iteration %d", len(m.frames))
+		if len(m.frames)-m.base < s.def.Loop.MaxIterations {
+			message += ", whose output is that of the one before"
+		}
+		r.fail(s, &Failed{Failure: Failure{Class: classExhausted, Message: message}, Refused: m.frames[len(m.frames)-1].raw()})
 	}
 }
 

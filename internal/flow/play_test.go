@@ -114,6 +114,8 @@ func (s *stage) command(text string) string {
 			rest = "{}"
 		}
 		return s.decide(flow.Told{Kind: verb, Body: json.RawMessage(rest)})
+	case "answer", "child", "signal":
+		return s.message(verb, rest)
 	case "crash":
 		s.fold()
 		return s.decide(flow.Claimed{})
@@ -163,7 +165,7 @@ func (s *stage) submit(input string) string {
 	}
 	s.run, s.log = run, events
 	s.check()
-	return show(events)
+	return show(events) + showEffects(run.TakeEffects())
 }
 
 // report reads "step[#gen.no] ok <json>", "… best <json>" below the gate, "… fail <class> <message>", "… turn <text>", "… refused <message>" by a budget,
@@ -172,11 +174,8 @@ func (s *stage) report(text string) flow.Report {
 	words := strings.SplitN(text, " ", 3)
 	path, name, named := strings.Cut(words[0], "#")
 	rep := flow.Report{Path: path}
-	for _, v := range s.run.View().Steps {
-		if v.Path == path {
-			rep.Gen, rep.No = v.Gen, v.Attempt
-		}
-	}
+	at := s.stepOf(path)
+	rep.Gen, rep.No = at.Gen, at.Attempt
 	if named {
 		if _, err := fmt.Sscanf(name, "%d.%d", &rep.Gen, &rep.No); err != nil {
 			s.t.Fatal(err)
@@ -201,6 +200,19 @@ func (s *stage) report(text string) flow.Report {
 	case "held":
 		rep.Outcome = &flow.Outcome{Held: flow.HeldIncident, Failure: &flow.Failure{Class: "incident", Message: rest}}
 		return rep
+	case "refused_by_gate":
+		message, output, _ := strings.Cut(rest, "|")
+		rep.Outcome = &flow.Outcome{Refused: json.RawMessage(output), Failure: &flow.Failure{Class: "gate_failed", Message: message}}
+	case "asks":
+		rep.Outcome = &flow.Outcome{
+			Held: flow.HeldDecision, Failure: &flow.Failure{Class: "needs_decision", Message: rest},
+			Question: &flow.Question{Question: rest, Options: []string{"left", "right"}},
+		}
+	case "decides":
+		rep.Outcome = &flow.Outcome{Decision: new(flow.Decision)}
+		s.read(rest, rep.Outcome.Decision)
+	case "plans":
+		rep.Outcome = &flow.Outcome{Planned: s.planned(rest)}
 	case "unbegun":
 		rep.Outcome = &flow.Outcome{Unbegun: true, Failure: &flow.Failure{Class: "cancelled", Message: "before it began"}}
 		return rep
@@ -209,13 +221,89 @@ func (s *stage) report(text string) flow.Report {
 	default:
 		s.t.Fatalf("report what? %q", text)
 	}
-	if rep.Outcome != nil && s.w.Step(path).Agent != nil {
+	if rep.Outcome != nil && s.stepOf(path).Agent != "" {
 		rep.Outcome.Calls = []usage.Call{call}
 		if words[1] == "best" { // of three, the second
 			rep.Outcome.Calls = rejected(call, 20, 28, 25)
 		}
 	}
 	return rep
+}
+
+func (s *stage) stepOf(path string) flow.StepView {
+	for _, v := range s.run.View().Steps {
+		if v.Path == path {
+			return v
+		}
+	}
+	return flow.StepView{}
+}
+
+func (s *stage) read(text string, into any) {
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		s.t.Fatalf("%s: %v", text, err)
+	}
+}
+
+// planned is the checked plan of what a planner answers.
+func (s *stage) planned(answer string) *flow.Planned {
+	var step *workflow.PlanStep
+	for _, def := range s.w.Steps {
+		if def.Plan != nil {
+			step = def.Plan
+		}
+	}
+	w, err := workflow.Compile([]byte(answer))
+	_ = step
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return &flow.Planned{
+		Definition: w.Source, Hash: w.Hash.String(), Estimate: flow.PlanEstimate{CostMax: 1_500_000_000, Steps: len(w.Steps)},
+	}
+}
+
+// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]" and "child <step> <status> <output or class message>".
+func (s *stage) message(verb, rest string) string {
+	words := strings.SplitN(rest, " ", 3)
+	words = append(words, "", "")
+	var body any
+	switch verb {
+	case "signal":
+		sig := flow.Signal{Name: words[0]}
+		if data := strings.TrimSpace(words[1] + " " + words[2]); data != "" {
+			sig.Data = json.RawMessage(data)
+		}
+		body = sig
+	case "answer":
+		a := flow.Answered{Choice: words[1], By: "jane"}
+		if w := s.stepOf(words[0]).Waiting; w != nil && w.Asked != nil {
+			a.Approval = w.Asked.Approval
+		}
+		if words[2] != "" {
+			a.Form = json.RawMessage(words[2])
+		}
+		body = a
+	case "child":
+		v := s.stepOf(words[0])
+		c := flow.ChildEnded{Step: v.Path, Gen: v.Gen, Attempt: v.Attempt, Status: flow.RunStatus(words[1]), Sum: usage.Sum{Calls: 2, Cost: 5_000}}
+		if v.Child != nil {
+			c.Run = v.Child.Run
+		}
+		if c.Status == flow.RunStatusSucceeded {
+			c.Output = json.RawMessage(words[2])
+		} else {
+			class, message, _ := strings.Cut(words[2], " ")
+			c.Error = &flow.Failure{Class: class, Message: message}
+			c.Done = map[string]json.RawMessage{"done": json.RawMessage(`"this"`)}
+		}
+		body = c
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.decide(flow.Told{Kind: map[string]string{"answer": flow.ToldApproval, "child": flow.ToldChild, "signal": flow.ToldSignal}[verb], Body: raw})
 }
 
 // rejected are calls at the entries of a chain whose answers were not accepted.
@@ -234,8 +322,35 @@ func (s *stage) decide(c flow.Cause) string {
 	events := s.run.Decide(c, s.now)
 	s.log = append(s.log, events...)
 	s.check()
-	return show(events)
+	return show(events) + showEffects(s.run.TakeEffects())
 }
+
+// showEffects tells what is committed with the events.
+func showEffects(e flow.Effects) string {
+	var out strings.Builder
+	for _, c := range e.Children {
+		fmt.Fprintf(&out, "→ run of %s input=%s depth=%d plans=%d budgets=%d\n", c.Workflow.Name, c.Input, c.Parent.Depth, c.Parent.Plans, len(c.Parent.Budgets))
+	}
+	for _, l := range e.Told {
+		fmt.Fprintf(&out, "→ tell %s %s\n", l.Kind, ids.ReplaceAllString(string(l.Body), "…"))
+	}
+	for _, a := range e.Asked {
+		fmt.Fprintf(&out, "→ ask %s: %q %v", a.About, a.Title, a.Choices)
+		if a.Expires != nil {
+			fmt.Fprintf(&out, " until +%s", a.Expires.Sub(playStart))
+		}
+		out.WriteString("\n")
+	}
+	for _, w := range e.Withdrawn {
+		fmt.Fprintf(&out, "→ withdraw an approval (expired: %v)\n", w.Expired)
+	}
+	for _, m := range e.Emitted {
+		fmt.Fprintf(&out, "→ emit %s %s\n", m.Name, m.Data)
+	}
+	return out.String()
+}
+
+var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
 // check: fold(events) = state, and no move that the tables forbid.
 func (s *stage) check() {
@@ -325,7 +440,7 @@ func show(events []flow.Event) string {
 			fmt.Fprintf(&out, " v%d", e.V)
 		}
 		if len(e.Body) > 0 {
-			fmt.Fprintf(&out, " %s", hashes.ReplaceAllString(string(e.Body), `"hash":"…"`))
+			fmt.Fprintf(&out, " %s", ids.ReplaceAllString(hashes.ReplaceAllString(string(e.Body), `"hash":"…"`), "…"))
 		}
 		out.WriteString("\n")
 	}

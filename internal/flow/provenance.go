@@ -23,7 +23,8 @@ func (r *Run) provenance() []Provenance {
 func (s *step) provenance() (Provenance, bool) {
 	call, ok := s.answered()
 	a := s.worker()
-	if a == nil || s.def.Plan != nil || s.status != StepStatusSucceeded || s.last.ByHand || !ok {
+	byNoModel := s.last.ByHand || s.last.Instead == InsteadDegraded || s.last.Instead == InsteadFallback && s.duty != DutyFallback
+	if a == nil || s.def.Plan != nil || s.status != StepStatusSucceeded || byNoModel || !ok {
 		return Provenance{}, false
 	}
 	total := s.total()
@@ -31,7 +32,7 @@ func (s *step) provenance() (Provenance, bool) {
 		Step: s.path(), Agent: a.Name, Role: a.Role,
 		Provider: call.Provider, Model: call.Model, Simulated: call.Simulated, Attempt: s.attempt,
 		FallbackDepth: call.Depth, PromptHash: s.last.PromptHash, Repaired: s.last.Repaired, BelowGate: s.last.BelowGate,
-		Cost: total.Cost, Unpriced: total.Unpriced > 0,
+		Cost: total.Cost, Unpriced: total.Unpriced > 0, Instead: s.last.Instead,
 	}, true
 }
 

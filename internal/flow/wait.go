@@ -116,8 +116,20 @@ type Letter struct {
 type Ask struct {
 	Asked
 	Step    Path
+	Gen     int16
 	Expires *time.Time // nil: never
 }
+
+// ApprovalStatus is where an approval stands.
+type ApprovalStatus string
+
+// The statuses of an approval.
+const (
+	ApprovalOpen      ApprovalStatus = "open"
+	ApprovalAnswered  ApprovalStatus = "answered"
+	ApprovalExpired   ApprovalStatus = "expired"
+	ApprovalWithdrawn ApprovalStatus = "withdrawn"
+)
 
 // Emitted is an event of the user's.
 type Emitted struct {

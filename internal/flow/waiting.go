@@ -303,6 +303,9 @@ func (r *Run) toldApproval(body json.RawMessage) {
 	about := s.waits.Asked.About
 	r.emit(KindApprovalAnswered, s, &b)
 	switch about {
+	case AboutDecision: // the attempt goes on at once
+		s.queued = true
+		r.ready = append(r.ready, todo{step: s})
 	case AboutApproval:
 		r.approved(s, b)
 	case AboutPlan:

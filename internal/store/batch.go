@@ -29,8 +29,9 @@ type batch struct {
 
 // placed is what a batch holds of one run's row, whichever changes it came in.
 type placed struct {
-	fresh *NewRun
-	row   *Row
+	tenant uuid.UUID
+	fresh  *NewRun
+	row    *Row
 }
 
 // spendKey is the key of a spend row but for the lease.
@@ -63,10 +64,13 @@ func (b *batch) encode(lease Lease, changes []Change) error {
 		for j := range c.Spend {
 			b.addSpend(&c.Spend[j])
 		}
+		if err := b.effects(c); err != nil {
+			return refusedOf(c.Run, err)
+		}
 	}
 	for _, run := range b.order {
 		if err := b.run(run, b.rows[run]); err != nil {
-			return &RefusedError{Err: fmt.Errorf("run %s: %w", run, err)}
+			return refusedOf(run, err)
 		}
 	}
 	for i := range b.lines {
@@ -164,6 +168,7 @@ func (b *batch) place(c *Change) {
 	if !known {
 		b.order = append(b.order, c.Run)
 	}
+	p.tenant = c.tenant()
 	if c.New != nil {
 		p.fresh = c.New
 	}
@@ -176,7 +181,7 @@ func (b *batch) place(c *Change) {
 func (b *batch) run(run uuid.UUID, p placed) error {
 	if p.fresh == nil {
 		b.row(run, p.row)
-		return nil
+		return b.signals(run, p.tenant, p.row.Signals, p.row.Status, false)
 	}
 	labels, err := labelsJSON(p.fresh.Labels)
 	if err != nil {
@@ -186,13 +191,15 @@ func (b *batch) run(run uuid.UUID, p placed) error {
 	if p.row != nil {
 		row = *p.row
 	}
+	if row.StepsTotal == 0 {
+		row.StepsTotal = p.fresh.StepsTotal
+	}
 	r := b.add(partNew)
 	r.begin()
 	r.uuid(run)
 	r.uuid(p.fresh.Tenant)
 	r.time(p.fresh.At)
 	r.int4(p.fresh.Version)
-	r.int4(p.fresh.StepsTotal)
 	r.int2(int16(p.fresh.Priority)) //nolint:gosec // 0 to 9, and SQL checks
 	r.text(p.fresh.Workflow)
 	r.bytea(p.fresh.Hash[:])
@@ -200,9 +207,12 @@ func (b *batch) run(run uuid.UUID, p placed) error {
 	r.text(p.fresh.Mode)
 	r.jsonb(labels)
 	r.bool(p.fresh.Owned && !row.Release)
+	r.optionalUUID(p.fresh.Parent)
+	r.text(p.fresh.ParentStep)
+	r.int2(int16(p.fresh.Depth)) //nolint:gosec // bounded by the rules
 	r.summary(&row)
 	r.end()
-	return nil
+	return b.signals(run, p.tenant, p.fresh.Signals, row.Status, true)
 }
 
 func (b *batch) row(run uuid.UUID, row *Row) {
@@ -214,7 +224,7 @@ func (b *batch) row(run uuid.UUID, row *Row) {
 	r.end()
 }
 
-// summary appends the fields that stand at the end of both run_new_2 and run_row_2.
+// summary appends the fields that stand at the end of both run_new_3 and run_row_3.
 func (r *records) summary(row *Row) {
 	r.text(string(row.Status))
 	r.int2(row.Format)
@@ -242,6 +252,7 @@ func (r *records) summary(row *Row) {
 	r.optionalTime(row.FinishedAt)
 	r.int8(int64(row.Sum.Baseline))
 	r.int8(int64(row.Sum.CacheSaved))
+	r.int4(row.StepsTotal)
 }
 
 // labelsJSON is nil without labels. jsonb takes no NUL, so there is none in it.

@@ -55,3 +55,29 @@ func BenchmarkClaim(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCommitOfRuns writes all that a shard does for runs of ten steps: they are submitted in one batch and end in
+// the next, beside their events and what they spent.
+func BenchmarkCommitOfRuns(b *testing.B) {
+	db := open(b)
+	conn := direct(b, db)
+	schema, drop, err := db.scratch(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer drop()
+	a, err := db.appender(b.Context(), schema, 200, 500, true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer a.c.Close()
+	before := ask[string](b, conn, `select pg_current_wal_insert_lsn()::text`)
+	for b.Loop() {
+		if err := a.append(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	runs := ask[float64](b, conn, `select count(*)::float8 from `+schema+`.run`)
+	b.ReportMetric(runs/b.Elapsed().Seconds(), "runs/s")
+	b.ReportMetric(ask[float64](b, conn, `select (pg_current_wal_insert_lsn() - $1::pg_lsn)::float8`, before)/runs, "walB/run")
+}

@@ -19,13 +19,21 @@ type Lease struct {
 
 // Change is what a commit writes of one run. A batch holds at most one per run.
 type Change struct {
-	Run    uuid.UUID
-	New    *NewRun
-	Events []flow.Event
-	Row    *Row        // nil: the row stays
-	Eaten  []int64     // messages whose effect is in Events
-	Told   []Message   // to other runs; their ID and At are given here
-	Spend  []SpendLine // lines of the same key are added up
+	Run      uuid.UUID
+	Tenant   uuid.UUID // of the run; those of New hold for a run that is submitted
+	Workflow string
+	New      *NewRun
+	Events   []flow.Event
+	Row      *Row        // nil: the row stays
+	Eaten    []int64     // messages whose effect is in Events
+	Told     []Message   // to other runs; their ID and At are given here
+	Spend    []SpendLine // lines of the same key are added up
+
+	Asked     []flow.Ask       // approvals that people may answer from now on; what is there already stays
+	Withdrawn []flow.Withdrawn // approvals that are not to be answered any more; an answer that came before stays
+	// Emitted are told to the runs that wait for them, each once for its ID. Those are the runs whose submission was
+	// durable before the batch was sent: one that is submitted in the same batch is not told.
+	Emitted []flow.Emitted
 }
 
 // NewRun is a run as it is submitted.
@@ -43,6 +51,10 @@ type NewRun struct {
 	Format       int16
 	Owned        bool // false: queued for any node
 	At           time.Time
+	Parent       uuid.UUID // the run whose step started it; zero: nobody's
+	ParentStep   string
+	Depth        int      // runs around it
+	Signals      []string // see Row
 }
 
 // Row is the summary of a run as it is now; it replaces the former one.
@@ -52,11 +64,13 @@ type Row struct {
 	Error                      *flow.Failure
 	Sum                        usage.Sum
 	StepsDone                  int
+	StepsTotal                 int // 0: as it was
 	WakeAt                     *time.Time
 	Release                    bool // the run is nobody's from now on
 	Crashes                    int16
 	Format                     int16
 	StartedAt, FinishedAt      *time.Time
+	Signals                    []string // names that the run is told of, until a row says that it ended
 }
 
 // Kinds of message.

@@ -17,6 +17,7 @@ const (
 	oidInt2        = 21
 	oidInt4        = 23
 	oidText        = 25
+	oidTextArray   = 1009
 	oidTimestamptz = 1184
 	oidUUID        = 2950
 	oidJSONB       = 3802
@@ -130,6 +131,26 @@ func (r *records) text(v string) {
 	v = clean(v)
 	r.field(oidText, len(v))
 	r.buf = append(r.buf, v...)
+}
+
+// texts appends an array of text. The array of none has no dimension.
+func (r *records) texts(list []string) {
+	start := len(r.buf) + 4
+	r.field(oidTextArray, 0)
+	if len(list) == 0 {
+		r.buf = append(r.buf, make([]byte, 8)...)
+		r.buf = binary.BigEndian.AppendUint32(r.buf, oidText)
+	} else {
+		for _, v := range []uint32{1, 0, oidText, uint32(len(list)), 1} { //nolint:gosec // bounded by batchBytesMax
+			r.buf = binary.BigEndian.AppendUint32(r.buf, v)
+		}
+	}
+	for _, v := range list {
+		v = clean(v)
+		r.buf = binary.BigEndian.AppendUint32(r.buf, uint32(len(v))) //nolint:gosec // bounded by batchBytesMax
+		r.buf = append(r.buf, v...)
+	}
+	binary.BigEndian.PutUint32(r.buf[start:], uint32(len(r.buf)-start-4)) //nolint:gosec // bounded by batchBytesMax
 }
 
 // json appends JSON as text, byte for byte: valid JSON holds neither NUL nor half a rune, and what Postgres does not

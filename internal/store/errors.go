@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/fermata-run/fermata/internal/fault"
@@ -28,6 +29,10 @@ type RefusedError struct{ Err error }
 
 func (e *RefusedError) Error() string { return "the batch was refused: " + e.Err.Error() }
 func (e *RefusedError) Unwrap() error { return e.Err }
+
+func refusedOf(run uuid.UUID, err error) error {
+	return &RefusedError{Err: fmt.Errorf("run %s: %w", run, err)}
+}
 
 // The SQLSTATEs that decide something here.
 const (

@@ -12,13 +12,34 @@ import (
 
 // everything is a change of each kind.
 func everything(run uuid.UUID, eaten int64) []Change {
+	ended := row(flow.RunStatusSucceeded)
+	ended.Signals = []string{"go"}
 	return []Change{
 		{
-			Run: run, Events: events(2, 2), Row: row(flow.RunStatusSucceeded), Eaten: []int64{eaten}, Told: []Message{{Run: run, Kind: "x"}},
+			Run: run, Tenant: TenantDefault, Events: events(2, 2), Row: ended, Eaten: []int64{eaten}, Told: []Message{{Run: run, Kind: "x"}},
 			Spend: []SpendLine{{Hour: time.Now(), Tenant: TenantDefault, Calls: 1}},
+			Asked: []flow.Ask{question(id())}, Withdrawn: []flow.Withdrawn{{ID: run}},
+			Emitted: []flow.Emitted{{ID: "1", Name: "go"}},
 		},
-		{Run: id(), New: newRun(flow.RunStatusRunning), Events: events(1, 1)},
+		{Run: id(), New: listening(flow.RunStatusRunning), Events: events(1, 1)},
 	}
+}
+
+// listening is a run that waits for a signal, "go".
+func listening(status flow.RunStatus) *NewRun {
+	n := newRun(status)
+	n.Signals = []string{"go"}
+	return n
+}
+
+// waits submits a run that waits for a signal and for an approval, whose id is its own.
+func waits(t *testing.T, s shard) uuid.UUID {
+	t.Helper()
+	run := id()
+	if err := s.commit(t.Context(), Change{Run: run, New: listening(flow.RunStatusRunning), Events: events(1, 1), Asked: []flow.Ask{question(run)}}); err != nil {
+		t.Fatal(err)
+	}
+	return run
 }
 
 // untouched checks that nothing of everything was written.
@@ -26,9 +47,10 @@ func untouched(t *testing.T, db *DB, run uuid.UUID) {
 	t.Helper()
 	conn := direct(t, db)
 	got := ask[string](t, conn, `select (select count(*) from run) || ' ' || (select count(*) from event) || ' ' ||
-		(select count(*) from inbox) || ' ' || (select count(*) from spend) || ' ' || (select status from run where id = $1)`, run)
-	if got != "1 1 1 0 running" {
-		t.Errorf("runs, events, messages, spend, status: %s", got)
+		(select count(*) from inbox) || ' ' || (select count(*) from spend) || ' ' || (select status from run where id = $1) || ' ' ||
+		(select string_agg(status, ',') from approval) || ' ' || (select count(*) from signal_wait) || ' ' || (select count(*) from emitted)`, run)
+	if got != "1 1 1 0 running open 1 0" {
+		t.Errorf("runs, events, messages, spend, status, approvals, waits for signals, signals: %s", got)
 	}
 }
 
@@ -43,7 +65,7 @@ func message(t *testing.T, db *DB, run uuid.UUID) int64 {
 func TestZombieWritesNothing(t *testing.T) {
 	db := open(t)
 	s := newShard(t, db)
-	run := submit(t, s, flow.RunStatusRunning)
+	run := waits(t, s)
 	told := message(t, db, run)
 	raised := must(db.Raise(t.Context(), s.Lease))(t)
 	if raised.Epoch != s.Epoch+1 {
@@ -69,6 +91,10 @@ func TestZombieWritesNothing(t *testing.T) {
 	if err := s.commit(t.Context(), everything(run, told)...); err != nil {
 		t.Errorf("commit at the new epoch: %v", err)
 	}
+	if got := ask[string](t, direct(t, db), `select string_agg(status, ',' order by status) || ' ' || (select count(*) from signal_wait where run_id <> $1) ||
+		' ' || (select told from emitted) from approval`, run); got != "open,withdrawn 1 1" {
+		t.Errorf("approvals, waits for signals, runs told: %s", got)
+	}
 }
 
 // The epoch is looked at again after waiting for whoever raises it.
@@ -76,7 +102,7 @@ func TestZombieBehindATakeover(t *testing.T) {
 	db := open(t)
 	s := newShard(t, db)
 	conn, look := direct(t, db), direct(t, db)
-	run := submit(t, s, flow.RunStatusRunning)
+	run := waits(t, s)
 	told := message(t, db, run)
 	do(t, conn, `begin`)
 	do(t, conn, `update lease set epoch = epoch + 1, closed_at = now() where id = $1`, s.ID)
@@ -113,7 +139,7 @@ func TestOrphanedCommitLands(t *testing.T) {
 	w := through(t, db)
 	s := newShard(t, db)
 	look := direct(t, beside)
-	run := submit(t, s, flow.RunStatusRunning)
+	run := waits(t, s)
 	told := message(t, beside, run)
 	expire(t, beside, s.ID)
 	release := blockRun(t, beside, run)
@@ -157,7 +183,7 @@ func TestOrphanedCommitComesTooLate(t *testing.T) {
 	db := &DB{cfg: beside.cfg, log: beside.log, conn: beside.conn, api: beside.api, background: beside.background}
 	w := through(t, db)
 	s := newShard(t, db)
-	run := submit(t, s, flow.RunStatusRunning)
+	run := waits(t, s)
 	told := message(t, beside, run)
 	if err := s.commit(t.Context(), Change{Run: run, Row: row(flow.RunStatusRunning)}); err != nil {
 		t.Fatal(err)

@@ -35,13 +35,16 @@ type RunRow struct {
 	Crashes, Format       int16
 	CreatedAt             time.Time
 	StartedAt, FinishedAt *time.Time
+	Parent                *uuid.UUID // the run whose step started it; nil: nobody's
+	ParentStep            string
+	Depth                 int // runs around it
 }
 
 const runColumns = `r.id, r.tenant_id, r.workflow, r.version, r.hash, r.status, r.stage, r.waiting_for, r.preview,
 	r.error_class, r.error_message, r.error_step, r.cost_nano, r.tokens_input, r.tokens_cache_read, r.tokens_cache_write,
 	r.tokens_output, r.tokens_reasoning, r.calls, r.unpriced_calls, r.simulated_calls, r.steps_done, r.steps_total,
 	r.labels, r.stakes, r.mode, r.priority, r.owner, r.wake_at, r.crashes, r.format, r.created_at, r.started_at, r.finished_at,
-	r.baseline_nano, r.cache_saved_nano`
+	r.baseline_nano, r.cache_saved_nano, r.parent_id, r.parent_step, r.depth`
 
 func scanRun(row pgx.CollectableRow) (r RunRow, err error) {
 	var hash, labels []byte
@@ -51,7 +54,7 @@ func scanRun(row pgx.CollectableRow) (r RunRow, err error) {
 		&class, &message, &step, &r.Sum.Cost, &t.Input, &t.CacheRead, &t.CacheWrite,
 		&t.Output, &t.Reasoning, &r.Sum.Calls, &r.Sum.Unpriced, &r.Sum.Simulated, &r.StepsDone, &r.StepsTotal,
 		&labels, &r.Stakes, &r.Mode, &r.Priority, &r.Owner, &r.WakeAt, &r.Crashes, &r.Format, &r.CreatedAt, &r.StartedAt, &r.FinishedAt,
-		&r.Sum.Baseline, &r.Sum.CacheSaved)
+		&r.Sum.Baseline, &r.Sum.CacheSaved, &r.Parent, &r.ParentStep, &r.Depth)
 	if err != nil {
 		return r, err
 	}
@@ -94,8 +97,11 @@ func (db *DB) HasRun(ctx context.Context, run uuid.UUID) (bool, error) {
 type RunFilter struct {
 	Status   []flow.RunStatus
 	Workflow string
-	Before   uuid.UUID // ids below this one: the last of the page before
-	Limit    int       // at most 1,000
+	Roots    bool       // only those that no step started
+	Parent   *uuid.UUID // only those that its steps started, oldest first
+	Before   uuid.UUID  // ids below this one: the last of the page before
+	After    uuid.UUID  // of Parent's: ids above this one
+	Limit    int        // at most 1,000
 }
 
 // runStatuses are all there are, as in the table's check.
@@ -104,7 +110,7 @@ var runStatuses = []flow.RunStatus{
 	flow.RunStatusSucceeded, flow.RunStatusFailed, flow.RunStatusCancelled, flow.RunStatusQuarantined,
 }
 
-// Runs lists a tenant's runs, newest first.
+// Runs lists a tenant's runs, newest first; those of a parent oldest first.
 func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) ([]RunRow, error) {
 	before := f.Before
 	if before == uuid.Nil {
@@ -114,26 +120,42 @@ func (db *DB) Runs(ctx context.Context, tenant uuid.UUID, f RunFilter) ([]RunRow
 	if len(statuses) == 0 {
 		statuses = runStatuses
 	}
-	limit := min(f.Limit, rowsMax)
-	if f.Workflow == "" {
-		return collect(ctx, db.api, "list runs", scanRun, runsSQL, tenant, before, limit, words(statuses))
+	args := []any{tenant, before, min(f.Limit, rowsMax), words(statuses)}
+	switch {
+	case f.Parent != nil:
+		return collect(ctx, db.api, "list runs of a run", scanRun, childrenSQL, append(args, clean(f.Workflow), *f.Parent, f.After)...)
+	case f.Workflow != "":
+		return collect(ctx, db.api, "list runs of workflow", scanRun, runsOfWorkflowSQL, append(args, clean(f.Workflow), f.Roots)...)
+	case f.Roots:
+		return collect(ctx, db.api, "list runs", scanRun, rootsSQL, args...)
 	}
-	return collect(ctx, db.api, "list runs of workflow", scanRun, runsOfWorkflowSQL, tenant, before, limit, words(statuses), clean(f.Workflow))
+	return collect(ctx, db.api, "list runs", scanRun, runsSQL, args...)
 }
 
 // runsSQL takes the newest of each status, which is where the index run_list has them together, and of these the
-// newest of all. Ids first: the rows are wide.
-const runsSQL = `with newest as materialized (
+// newest of all. Ids first: the rows are wide. rootsSQL passes over the runs that a step started.
+const (
+	runsSQL  = newestHead + newestTail
+	rootsSQL = newestHead + ` and parent_id is null` + newestTail
+
+	newestHead = `with newest as materialized (
 		select r.id from unnest($4::text[]) u(status)
 		cross join lateral (select id from run
-			where tenant_id = $1 and status = u.status and id < $2 order by tenant_id desc, status desc, id desc limit $3) r
+			where tenant_id = $1 and status = u.status and id < $2`
+	newestTail = ` order by tenant_id desc, status desc, id desc limit $3) r
 		order by r.id desc limit $3)
 	select ` + runColumns + ` from newest n cross join lateral (select * from run where id = n.id offset 0) r order by r.id desc`
+)
 
 // runsOfWorkflowSQL goes down the index run_workflow and passes over other statuses.
 const runsOfWorkflowSQL = `select ` + runColumns + ` from run r
-	where r.tenant_id = $1 and r.workflow = $5 and r.id < $2 and r.status = any ($4::text[])
+	where r.tenant_id = $1 and r.workflow = $5 and r.id < $2 and r.status = any ($4::text[]) and (not $6 or r.parent_id is null)
 	order by r.tenant_id desc, r.workflow desc, r.id desc limit $3`
+
+// childrenSQL goes up the index run_parent.
+const childrenSQL = `select ` + runColumns + ` from run r
+	where r.parent_id = $6 and r.tenant_id = $1 and r.id > $7 and r.id < $2 and r.status = any ($4::text[]) and ($5 = '' or r.workflow = $5)
+	order by r.parent_id, r.id limit $3`
 
 func words[S ~string](list []S) []string {
 	out := make([]string, len(list))

@@ -87,41 +87,149 @@ func TestOthersRunsAreNotFound(t *testing.T) {
 	}
 }
 
-// The statuses of the rules, of this package and of the table are the same.
+// The statuses of the rules, of this package and of the tables are the same.
 func TestStatuses(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../flow/event.go", nil, 0)
+	conn := direct(t, open(t))
+	for _, c := range []struct {
+		file, prefix, constraint string
+		own                      []string
+	}{
+		{"../flow/event.go", "RunStatus", "run_status", words(runStatuses)},
+		{"../flow/wait.go", "Approval", "approval_status", words(approvalStatuses)},
+	} {
+		rules := declared(t, c.file, c.prefix)
+		table := quoted(ask[string](t, conn, `select pg_get_constraintdef(oid) from pg_constraint where conname = $1`, c.constraint))
+		for _, list := range [][]string{rules, table, c.own} {
+			slices.Sort(list)
+		}
+		if len(rules) < 4 || !slices.Equal(rules, table) || !slices.Equal(rules, c.own) {
+			t.Errorf("rules %v, table %v, store %v", rules, table, c.own)
+		}
+	}
+	finished := ask[string](t, conn, `select pg_get_constraintdef(oid) from pg_constraint where conname = 'run_finished'`)
+	for _, s := range runStatuses {
+		if strings.Contains(finished, "'"+string(s)+"'") != s.Ended() {
+			t.Errorf("%s: the rules and the table differ on whether it is an end", s)
+		}
+	}
+}
+
+// declared lists the values of the constants of a file whose names begin with a prefix.
+func declared(t *testing.T, file, prefix string) (values []string) {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var rules []string
-	ast.Inspect(file, func(n ast.Node) bool {
-		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "RunStatus") {
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, prefix) {
 			s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
 			if err != nil {
 				t.Fatal(err)
 			}
-			rules = append(rules, s)
+			values = append(values, s)
 		}
 		return true
 	})
+	return values
+}
+
+func quoted(text string) (list []string) {
+	for _, m := range regexp.MustCompile(`'(\w+)'`).FindAllStringSubmatch(text, -1) {
+		list = append(list, m[1])
+	}
+	return list
+}
+
+// The runs that a run's steps started are listed in the order of their ids; roots are those that no step started.
+func TestParents(t *testing.T) {
 	db := open(t)
-	check := ask[string](t, direct(t, db), `select pg_get_constraintdef(oid) from pg_constraint where conname = 'run_status'`)
-	var table []string
-	for _, m := range regexp.MustCompile(`'(\w+)'`).FindAllStringSubmatch(check, -1) {
-		table = append(table, m[1])
+	s := newShard(t, db)
+	parent, foreign := submit(t, s, flow.RunStatusRunning), uuid.New()
+	roots, children := []uuid.UUID{parent}, []uuid.UUID(nil)
+	of := func(parent uuid.UUID) func(*NewRun) {
+		return func(n *NewRun) { n.Parent, n.ParentStep, n.Depth, n.Workflow = parent, "build.3.make", 2, "inner" }
 	}
-	own := words(runStatuses)
-	for _, list := range [][]string{rules, table, own} {
-		slices.Sort(list)
+	for i := range 6 {
+		status := []flow.RunStatus{flow.RunStatusQueued, flow.RunStatusRunning}[i%2]
+		children = append(children, submit(t, s, status, of(parent)))
+		submit(t, s, status, of(parent), func(n *NewRun) { n.Tenant = foreign })
+		submit(t, s, status, of(children[0]))
+		roots = slices.Insert(roots, 0, submit(t, s, status, func(n *NewRun) { n.Workflow = "inner" }))
 	}
-	if len(rules) < 8 || !slices.Equal(rules, table) || !slices.Equal(rules, own) {
-		t.Errorf("rules %v, table %v, store %v", rules, table, own)
+	for name, c := range map[string]struct {
+		filter RunFilter
+		want   []uuid.UUID
+	}{
+		"children":               {RunFilter{Parent: &parent}, children},
+		"queued children":        {RunFilter{Parent: &parent, Status: []flow.RunStatus{"queued"}}, []uuid.UUID{children[0], children[2], children[4]}},
+		"children of a workflow": {RunFilter{Parent: &parent, Workflow: "wf"}, nil},
+		"children up to one":     {RunFilter{Parent: &parent, Before: children[2]}, children[:2]},
+		"nobody's children":      {RunFilter{Parent: &foreign}, nil},
+		"roots":                  {RunFilter{Roots: true}, roots},
+		"roots of a workflow":    {RunFilter{Roots: true, Workflow: "inner"}, roots[:6]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []uuid.UUID
+			for f := c.filter; ; {
+				f.Limit = 4
+				page := must(db.Runs(t.Context(), TenantDefault, f))(t)
+				for _, r := range page {
+					got = append(got, r.ID)
+				}
+				if len(page) < f.Limit {
+					break
+				}
+				if f.Parent != nil {
+					f.After = got[len(got)-1]
+				} else {
+					f.Before = got[len(got)-1]
+				}
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
-	finished := ask[string](t, direct(t, db), `select pg_get_constraintdef(oid) from pg_constraint where conname = 'run_finished'`)
-	for _, s := range own {
-		if strings.Contains(finished, "'"+s+"'") != flow.RunStatus(s).Ended() {
-			t.Errorf("%s: the rules and the table differ on whether it is an end", s)
+	if r := must(db.Run(t.Context(), TenantDefault, children[1]))(t); r.Parent == nil || *r.Parent != parent || r.ParentStep != "build.3.make" || r.Depth != 2 {
+		t.Errorf("%+v", r)
+	}
+	if r := must(db.Run(t.Context(), TenantDefault, parent))(t); r.Parent != nil || r.ParentStep != "" || r.Depth != 0 {
+		t.Errorf("%+v", r)
+	}
+	for _, sql := range []string{`parent_id = null`, `parent_step = ''`, `depth = 0`} {
+		if _, err := direct(t, db).Exec(t.Context(), `update run set `+sql+` where id = $1`, children[0]); !isState(err, "23000") {
+			t.Errorf("%s: %v", sql, err)
 		}
+	}
+}
+
+// A run has as many steps as its last row said.
+func TestStepsGrow(t *testing.T) {
+	db := open(t)
+	s := newShard(t, db)
+	total := func(run uuid.UUID) int {
+		t.Helper()
+		return must(db.Run(t.Context(), TenantDefault, run))(t).StepsTotal
+	}
+	run := submit(t, s, flow.RunStatusRunning)
+	for _, c := range []struct{ said, want int }{{0, 3}, {100_000, 100_000}, {0, 100_000}, {7, 7}} {
+		r := row(flow.RunStatusRunning)
+		r.StepsTotal = c.said
+		if err := s.commit(t.Context(), Change{Run: run, Row: r}); err != nil {
+			t.Fatal(err)
+		}
+		if got := total(run); got != c.want {
+			t.Errorf("said %d: %d, want %d", c.said, got, c.want)
+		}
+	}
+	done, r := id(), row(flow.RunStatusSucceeded)
+	r.StepsTotal = 12
+	if err := s.commit(t.Context(), Change{Run: done, New: newRun(flow.RunStatusRunning), Row: r}); err != nil {
+		t.Fatal(err)
+	}
+	if got := total(done); got != 12 {
+		t.Errorf("submitted and ended at once: %d", got)
 	}
 }
 

@@ -15,17 +15,22 @@ import (
 type part uint8
 
 const (
-	partNew   part = iota // submitted runs
-	partRow               // summaries of runs that this lease owns
-	partEvent             // the events
-	partEaten             // messages applied
-	partTold              // messages to other runs
-	partSpend             // money, added up by the hour
+	partNew       part = iota // submitted runs
+	partRow                   // summaries of runs that this lease owns
+	partEvent                 // the events
+	partEaten                 // messages applied
+	partTold                  // messages to other runs
+	partSpend                 // money, added up by the hour
+	partAsked                 // approvals
+	partWithdrawn             // approvals that nobody waits for any more
+	partSignal                // signals that runs wait for
+	partQuiet                 // runs that wait for none any more
+	partEmitted               // signals to whoever waits for them
 	partsCount
 )
 
 // parts is a set of parts.
-type parts uint8
+type parts uint16
 
 func (p parts) has(x part) bool { return p&(1<<x) != 0 }
 
@@ -36,7 +41,8 @@ const fence = `with f as materialized (select id from lease where id = $1 and ep
 // partTypes are the composite types of the parameters, as the migrations make them. A part that changes shape gets
 // a new type: nodes of the version before still send the old one.
 var partTypes = [partsCount]string{
-	partNew: "run_new_2", partRow: "run_row_2", partEvent: "event_new", partEaten: "int8", partTold: "inbox_new", partSpend: "spend_new_2",
+	partNew: "run_new_3", partRow: "run_row_3", partEvent: "event_new", partEaten: "int8", partTold: "inbox_new", partSpend: "spend_new_2",
+	partAsked: "approval_new", partWithdrawn: "approval_end", partSignal: "signal_wait_new", partQuiet: "uuid", partEmitted: "emitted_new",
 }
 
 // partSQL are the statements of the parts; %s is the part's parameter.
@@ -45,13 +51,13 @@ var partSQL = [partsCount]string{
 	hash, stakes, mode, preview, labels, owner, stage, waiting_for, error_class, error_message, error_step,
 	cost_nano, tokens_input, tokens_cache_read, tokens_cache_write, tokens_output, tokens_reasoning,
 	calls, unpriced_calls, simulated_calls, steps_done, wake_at, crashes, started_at, finished_at,
-	baseline_nano, cache_saved_nano)
+	baseline_nano, cache_saved_nano, parent_id, parent_step, depth)
 	select u.id, u.tenant_id, u.created_at, u.version, u.steps_total, u.priority, u.format, u.status, u.workflow,
 		u.hash, u.stakes, u.mode, u.preview, u.labels, case when u.owned then f.id end,
 		u.stage, u.waiting_for, u.error_class, u.error_message, u.error_step,
 		u.cost_nano, u.tokens_input, u.tokens_cache_read, u.tokens_cache_write, u.tokens_output, u.tokens_reasoning,
 		u.calls, u.unpriced_calls, u.simulated_calls, u.steps_done, u.wake_at, u.crashes, u.started_at, u.finished_at,
-		u.baseline_nano, u.cache_saved_nano
+		u.baseline_nano, u.cache_saved_nano, u.parent_id, u.parent_step, u.depth
 	from f, unnest(%s) u)`,
 
 	// "is not distinct from" keeps the planner off the index of owners, which would read all the runs of the lease.
@@ -60,7 +66,8 @@ var partSQL = [partsCount]string{
 	cost_nano = u.cost_nano, tokens_input = u.tokens_input, tokens_cache_read = u.tokens_cache_read,
 	tokens_cache_write = u.tokens_cache_write, tokens_output = u.tokens_output, tokens_reasoning = u.tokens_reasoning,
 	calls = u.calls, unpriced_calls = u.unpriced_calls, simulated_calls = u.simulated_calls,
-	steps_done = u.steps_done, wake_at = u.wake_at, crashes = u.crashes, format = u.format,
+	steps_done = u.steps_done, steps_total = case when u.steps_total > 0 then u.steps_total else run.steps_total end,
+	wake_at = u.wake_at, crashes = u.crashes, format = u.format,
 	started_at = u.started_at, finished_at = u.finished_at,
 	baseline_nano = u.baseline_nano, cache_saved_nano = u.cache_saved_nano, owner = case when not u.release then f.id end
 	from f, unnest(%s) u
@@ -78,6 +85,20 @@ var partSQL = [partsCount]string{
 		baseline_nano, cache_saved_nano, lease)
 	select u.*, f.id from f, unnest(%s) u
 	on conflict (hour, tenant_id, workflow, agent, provider, model, simulated, lease) do update set ` + spendAdded + `)`,
+
+	partAsked: `a as (insert into approval (id, tenant_id, run_id, step, gen, about, workflow, title, show, form, initial,
+		choices, assignees, status, expires_at)
+	select u.* from f, unnest(%s) u on conflict do nothing)`,
+
+	// Here it keeps the planner off the index of the lists.
+	partWithdrawn: `w as (update approval set status = u.status from f, unnest(%s) u
+	where approval.id = u.id and approval.status is not distinct from 'open')`,
+
+	partSignal: `g as (insert into signal_wait (tenant_id, name, run_id) select u.* from f, unnest(%s) u on conflict do nothing)`,
+
+	partQuiet: `q as (delete from signal_wait using f, unnest(%s) u(id) where signal_wait.run_id = u.id)`,
+
+	partEmitted: emittedFrom + `f, unnest(%s) u` + emittedTold,
 }
 
 // spendAdded adds a line to the one that is there.

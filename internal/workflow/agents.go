@@ -121,6 +121,9 @@ func (c *compiler) knownAgent(n *node) *draftAgent {
 }
 
 func (c *compiler) unknownAgent(n *node, name, format string) {
+	if c.planned { // it is not allowed to be used, and that is reported
+		return
+	}
 	tail, edit := didYouMean(name, keysOf(c.agents))
 	c.p.suggest(n.spot(), edit, codeUnknownAgent, format+"%s", clip(name), tail)
 }

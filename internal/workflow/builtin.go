@@ -117,7 +117,12 @@ func (n *node) set(key, name string, value *node) {
 
 // insert adds a member whose name is not there yet.
 func (n *node) insert(name string, value *node) {
+	n.put(name, value)
+	n.adopt()
+}
+
+// put is insert for a value that keeps its place in the document.
+func (n *node) put(name string, value *node) {
 	i, _ := slices.BinarySearchFunc(n.members, name, func(m member, name string) int { return strings.Compare(m.name, name) })
 	n.members = slices.Insert(n.members, i, member{name, value.line, value.col, value})
-	n.adopt()
 }

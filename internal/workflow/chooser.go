@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"slices"
+	"strings"
 
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
@@ -10,6 +11,11 @@ import (
 
 // ChoicesMax bounds what an expression may choose from.
 const ChoicesMax = 50
+
+// isChosen reports whether a name is chosen by an expression.
+func isChosen(n *node) bool {
+	return n != nil && n.kind == nodeText && strings.Contains(n.text, exprOpen)
+}
 
 // chooser reads a name that is chosen by an expression while the workflow runs: the whole text is one expression.
 func (c *compiler) chooser(d *draftStep, n *node) *Template {

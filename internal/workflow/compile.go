@@ -5,13 +5,19 @@ package workflow
 // in the order of the document, up to fault.IssuesMax.
 //
 // The Source of the result carries the built-in chains that the definition names, so that its hash pins them.
-func Compile(source []byte) (*Workflow, error) {
+func Compile(source []byte) (*Workflow, error) { return CompileWith(source, nil) }
+
+// CompileWith is Compile for a definition that runs other workflows: they are found in the library, and the Source of the
+// result carries them.
+func CompileWith(source []byte, lib Library) (*Workflow, error) {
 	p := &problems{}
 	if len(source) > DefinitionBytesMax {
 		p.add(spot{}, codeLimit, "the definition has %d bytes; the limit is %d", len(source), DefinitionBytesMax)
 		return nil, p.err()
 	}
-	return compile(source, newCompiler(source, p))
+	c := newCompiler(source, p)
+	c.library = lib
+	return c.compile(source)
 }
 
 // Load compiles a definition that was stored: the Source of a Workflow that this version or one before it compiled. It
@@ -21,7 +27,7 @@ func Compile(source []byte) (*Workflow, error) {
 func Load(source []byte) (*Workflow, error) {
 	c := newCompiler(source, &problems{})
 	c.stored = true
-	return compile(source, c)
+	return c.compile(source)
 }
 
 func newCompiler(source []byte, p *problems) *compiler {
@@ -40,18 +46,30 @@ func newCompiler(source []byte, p *problems) *compiler {
 	}
 }
 
-func compile(source []byte, c *compiler) (*Workflow, error) {
-	root, err := parse(source, c.p)
+func (c *compiler) compile(source []byte) (*Workflow, error) {
+	read := parse
+	if c.stored && isJSON(source) {
+		read = parseStored
+	}
+	root, err := read(source, c.p)
 	if err != nil {
 		return nil, err
 	}
 	c.root = root
+	if c.stored {
+		c.library = carriedLibrary{root.get(keyCarried).get(keyWorkflows)}
+	}
+	return c.whole()
+}
+
+// whole compiles the tree.
+func (c *compiler) whole() (*Workflow, error) {
 	c.definition()
 	if err := c.p.err(); err != nil {
 		return nil, err
 	}
-	c.w.Places = places(root)
-	c.w.Source = root.canonical()
+	c.w.Places = places(c.root)
+	c.w.Source = c.root.canonical()
 	c.w.Hash = hashOf(c.w.Source)
 	return c.w, nil
 }
@@ -66,6 +84,9 @@ type compiler struct {
 
 	stored  bool // it was compiled before: see Load
 	planned bool // an agent planned it: its expressions read the input, steps, and what maps and loops give
+
+	library Library // has the workflows that steps run; nil: there are none
+	carried int     // bytes of those that are carried
 
 	retry      Retry // of the defaults
 	timeout    int64 // of the defaults, nanoseconds; 0: none
@@ -92,7 +113,11 @@ type compiler struct {
 
 // definition compiles the tree. The order is: names first, then steps, then what reads them.
 func (c *compiler) definition() {
-	if !c.p.object(c.root, "the definition", topKeys) {
+	keys := topKeys
+	if c.stored {
+		keys.known = append([]string{keyCarried}, keys.known...)
+	}
+	if !c.p.object(c.root, "the definition", keys) {
 		return
 	}
 	c.head()
@@ -106,6 +131,12 @@ func (c *compiler) definition() {
 	c.typed()
 	c.baseline()
 }
+
+// What a stored definition carries stands under these keys: it is written when it is compiled, by nobody else.
+const (
+	keyCarried   = "carried"
+	keyWorkflows = "workflows"
+)
 
 var topKeys = keySet{
 	known: []string{

@@ -23,11 +23,7 @@ func (c *compiler) mergeStep(d *draftStep) {
 		}
 	}
 	if v := c.p.need(n, "strategy", "a merge"); v != nil {
-		words := make([]string, len(strategies))
-		for i, s := range strategies {
-			words[i] = string(s)
-		}
-		m.Strategy = Strategy(c.p.oneOf(v, words...))
+		m.Strategy = Strategy(c.p.oneOf(v, wordsOf(strategies)...))
 	}
 	if v := n.get("quorum"); v != nil {
 		m.Quorum = c.p.integer(v, 1, max(len(d.members), 1), 0)

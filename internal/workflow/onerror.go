@@ -10,7 +10,7 @@ const toPerson = "approval"
 
 var (
 	onErrorKeys = keySet{known: []string{"classes", "do", "agent", "chain", "value", "to", "level"}}
-	actions     = []string{string(ActionFallback), string(ActionEscalate), string(ActionDegrade), string(ActionSkip), string(ActionFail)}
+	actions     = []Action{ActionFallback, ActionEscalate, ActionDegrade, ActionSkip, ActionFail}
 	actionKeys  = map[Action][]string{
 		ActionFallback: {"agent", "chain", "value"}, ActionEscalate: {"to"}, ActionDegrade: {"level"},
 	}
@@ -51,7 +51,7 @@ func (c *compiler) onError(d *draftStep, n *node) (e OnError, ok bool) {
 		}
 		e.Classes = c.classes(list, "handled: what it may have done is for a person to find out")
 	}
-	e.Do = Action(c.p.oneOf(c.p.need(n, "do", "an entry of on_error"), actions...))
+	e.Do = Action(c.p.oneOf(c.p.need(n, "do", "an entry of on_error"), wordsOf(actions)...))
 	if e.Do == "" {
 		return e, false
 	}

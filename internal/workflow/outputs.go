@@ -91,6 +91,12 @@ func (c *compiler) outputType(d *draftStep) *cel.Type {
 		return c.agentType(s.Agent)
 	case s.Tool != nil:
 		return contractType(s.Tool.Output, cel.DynType)
+	case s.Approval != nil:
+		return schemaType(s.Approval.Form)
+	case s.Plan != nil && s.Plan.Output != nil:
+		return c.partType(s.Plan.Output.root, "output of step "+s.Path)
+	case s.Workflow != nil:
+		c.workflowChoices(d)
 	case s.Set != nil:
 		return c.partType(s.Set.root, "output of step "+s.Path)
 	case s.Group != nil && s.Group.Output != nil:
@@ -247,6 +253,13 @@ func (c *compiler) iterType(d *draftStep) *cel.Type {
 		fields["number"], fields["last"] = cel.IntType, c.promisedOutput(d)
 	}
 	return d.iter
+}
+
+func schemaType(s *Schema) *cel.Type {
+	if s == nil {
+		return cel.DynType
+	}
+	return orDyn(s.shape)
 }
 
 func contractType(k Contract, free *cel.Type) *cel.Type {

@@ -13,12 +13,21 @@ type jsonReader struct {
 	d     *jsontext.Decoder
 	lines *lineIndex
 	p     *problems
+	most  int // depth
 }
 
-func parseJSON(source []byte, p *problems) (*node, error) {
+func parseJSON(source []byte, p *problems) (*node, error) { return parseDeep(source, p, DepthMax) }
+
+// parseStored reads a canonical definition: the workflows that it carries stand inside it.
+func parseStored(source []byte, p *problems) (*node, error) {
+	const carriedDepth = 3 // carried, workflows, and the name
+	return parseDeep(source, p, DepthMax+carriedDepth*ChildrenDepthMax)
+}
+
+func parseDeep(source []byte, p *problems, most int) (*node, error) {
 	// Names that stand twice are reported by us, with both places.
 	d := jsontext.NewDecoder(bytes.NewBuffer(source), jsontext.AllowDuplicateNames(true))
-	r := &jsonReader{d, newLineIndex(source), p}
+	r := &jsonReader{d, newLineIndex(source), p, most}
 	root, err := r.value(0)
 	if err != nil {
 		return nil, r.malformed(err)
@@ -57,8 +66,8 @@ func (r *jsonReader) malformed(err error) error {
 func (r *jsonReader) value(depth int) (*node, error) {
 	at := r.here()
 	n := &node{line: at.line, col: at.col}
-	if depth > DepthMax {
-		r.p.add(n.spot(), codeDepth, "values stand more than %d deep inside each other", DepthMax)
+	if depth > r.most {
+		r.p.add(n.spot(), codeDepth, "values stand more than %d deep inside each other", r.most)
 		return n, r.d.SkipValue()
 	}
 	token, err := r.d.ReadToken()

@@ -30,6 +30,8 @@ const (
 	codeUnknownChain  = "unknown_chain"
 	codeUnknownTool   = "unknown_tool"
 	codeUnknownStep   = "unknown_step"
+	codeUnknownChild  = "unknown_workflow"
+	codeNotAllowed    = "not_allowed" // to a plan
 	codeUnknownField  = "unknown_field"
 	codeUnknownName   = "unknown_name"
 	codeUnknownSchema = "unknown_contract"

@@ -185,6 +185,9 @@ func formatDuration(d time.Duration) string {
 	return strings.TrimSuffix(s, "h0m") + map[bool]string{true: "h"}[strings.HasSuffix(s, "h0m")]
 }
 
+// nameBytesMax bounds the names of things that are no steps.
+const nameBytesMax = 100
+
 // Names of things. A step's id is also a name in expressions.
 var (
 	nameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,99}$`)

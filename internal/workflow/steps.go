@@ -239,7 +239,7 @@ func (c *compiler) stepKind(n *node) Kind {
 	}
 	switch len(found) {
 	case 0:
-		c.p.add(n.spot(), codeRequired, "a step needs exactly one of %s", strings.Join(kindWords(), ", "))
+		c.p.add(n.spot(), codeRequired, "a step needs exactly one of %s", strings.Join(wordsOf(kinds), ", "))
 		return ""
 	case 1:
 	default:
@@ -250,7 +250,7 @@ func (c *compiler) stepKind(n *node) Kind {
 
 // stepKeys checks that every key belongs on a step of its kind.
 func (c *compiler) stepKeys(n *node, kind Kind) {
-	known := slices.Concat(stepKeys, kindWords(), kindKeys[kind])
+	known := slices.Concat(stepKeys, wordsOf(kinds), kindKeys[kind])
 	for _, m := range n.members {
 		switch {
 		case slices.Contains(known, m.name):
@@ -265,10 +265,10 @@ func (c *compiler) stepKeys(n *node, kind Kind) {
 	}
 }
 
-func kindWords() []string {
-	words := make([]string, len(kinds))
-	for i, k := range kinds {
-		words[i] = string(k)
+func wordsOf[T ~string](list []T) []string {
+	words := make([]string, len(list))
+	for i, v := range list {
+		words[i] = string(v)
 	}
 	return words
 }
@@ -326,7 +326,7 @@ func (c *compiler) stepTimes(d *draftStep) {
 func (c *compiler) agentStep(d *draftStep) {
 	a := &AgentStep{}
 	d.step.Agent = a
-	if n := d.node.get("agent"); n != nil && n.kind == nodeText && strings.Contains(n.text, exprOpen) {
+	if n := d.node.get("agent"); isChosen(n) {
 		a.By = c.chooser(d, n)
 	} else if draft := c.agentAt(n, d.step.ID); draft != nil {
 		a.Agent = c.laidOver(d, draft)
@@ -380,17 +380,22 @@ func (c *compiler) agentAt(n *node, step string) *draftAgent {
 	return c.knownAgent(n)
 }
 
+// knownTool finds a tool by the name that stands at n, or reports that there is none.
+func (c *compiler) knownTool(n *node) (ref string, effect SideEffect) {
+	ref = c.p.word(n)
+	effect, ok := tools[ref]
+	if !ok && ref != "" {
+		tail, edit := didYouMean(ref, keysOf(tools))
+		c.p.suggest(n.spot(), edit, codeUnknownTool, "this version has no tool %q%s", clip(ref), tail)
+	}
+	return ref, effect
+}
+
 func (c *compiler) toolStep(d *draftStep) {
 	t := &ToolStep{}
 	d.step.Tool = t
 	if n := d.node.get("tool"); n != nil {
-		t.Ref = c.p.word(n)
-		effect, ok := tools[t.Ref]
-		if !ok && t.Ref != "" {
-			tail, edit := didYouMean(t.Ref, keysOf(tools))
-			c.p.suggest(n.spot(), edit, codeUnknownTool, "this version has no tool %q%s", clip(t.Ref), tail)
-		}
-		t.SideEffect = effect
+		t.Ref, t.SideEffect = c.knownTool(n)
 	}
 	if n := d.node.get("side_effect"); n != nil {
 		t.SideEffect = SideEffect(c.p.oneOf(n, string(SideEffectNone), string(SideEffectIdempotent), string(SideEffectUnsafe)))
