@@ -68,7 +68,7 @@ const readersMax = 2
 
 // noSummary fires at a delegate without a summary whose answer may be large: whoever delegates is handed all of it, which
 // is what delegating was to spare them. And at an agent step without a summary whose answer may be large, if three or
-// more agents that make something are shown all of it. Reviewers have to see all, and do not count.
+// more steps of other agents that make something are shown all of it. Reviewers have to see all, and do not count.
 func (l *linter) noSummary() {
 	seen := map[string]bool{}
 	for d := range l.duties() {
@@ -83,7 +83,7 @@ func (l *linter) noSummary() {
 		}
 		readers := map[string]bool{}
 		for _, f := range l.feeds[s.Index] {
-			if f.whole && shown(f) && author(f.to) {
+			if f.whole && shown(f) && l.author(f.to) && f.to.Agent.Agent.Name != s.Agent.Agent.Name {
 				readers[f.to.ID] = true
 			}
 		}
@@ -173,10 +173,10 @@ func (l *linter) sessionMarathon() {
 }
 
 // inTurn reports whether steps come one after another.
-func (l *linter) inTurn(steps []*workflow.Step) bool {
-	slices.SortFunc(steps, func(a, b *workflow.Step) int { return a.Index - b.Index })
-	for i := range steps[1:] {
-		if !l.settledBefore(steps[i+1])[steps[i].Index] {
+func (l *linter) inTurn(list []*workflow.Step) bool {
+	slices.SortFunc(list, func(a, b *workflow.Step) int { return a.Index - b.Index })
+	for i := range list[1:] {
+		if !l.before(list[i+1]).has(list[i].Index) {
 			return false
 		}
 	}

@@ -90,10 +90,6 @@ func (l *linter) unsafeWithoutApproval() {
 
 // approved reports whether an approval is settled before the step begins.
 func (l *linter) approved(s *workflow.Step) bool {
-	for i, before := range l.settledBefore(s) {
-		if before && l.w.Steps[i].Approval != nil {
-			return true
-		}
-	}
-	return false
+	before := l.before(s)
+	return slices.ContainsFunc(l.w.Steps, func(other *workflow.Step) bool { return other.Approval != nil && before.has(other.Index) })
 }

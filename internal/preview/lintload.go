@@ -40,14 +40,14 @@ func (l *linter) work(s *workflow.Step) load {
 	switch s.Kind {
 	case workflow.KindAgent:
 		var k load
-		for _, a := range working(s) {
+		for _, a := range l.agents(s) {
 			k = k.most(l.answerLoad(a))
 		}
 		return k
 	case workflow.KindMap:
-		return l.contents(s).times(s.Map.MaxItems)
+		return l.handedLoad(s).times(s.Map.MaxItems)
 	case workflow.KindLoop, workflow.KindGroup, workflow.KindSwitch, workflow.KindSet:
-		return l.contents(s)
+		return l.handedLoad(s)
 	case workflow.KindMerge:
 		return l.merged(s)
 	case workflow.KindTool:
@@ -79,8 +79,8 @@ func (l *linter) answerMax(a *workflow.Agent) int64 {
 	return n
 }
 
-// contents is what the output of a container or a set is made of.
-func (l *linter) contents(s *workflow.Step) load {
+// handedLoad is what the output of a container or a set is made of.
+func (l *linter) handedLoad(s *workflow.Step) load {
 	var k load
 	for _, in := range l.handedOut(s) {
 		if s.Switch != nil {

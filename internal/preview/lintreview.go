@@ -14,10 +14,10 @@ import (
 // that only chooses (see trivial) is held to its list by its contract.
 func (l *linter) unverifiedOutput() {
 	for _, s := range l.w.Steps {
-		if s.Section != workflow.SectionMain || !author(s) || slices.ContainsFunc(working(s), func(a *workflow.Agent) bool { return a.Role == orchestrator || l.trivial(a) }) {
+		if s.Section != workflow.SectionMain || !l.author(s) || slices.ContainsFunc(l.agents(s), func(a *workflow.Agent) bool { return a.Role == orchestrator || l.trivial(a) }) {
 			continue
 		}
-		if l.builtOn(s) && !l.looked(s, map[int]bool{}) {
+		if l.builtOn(s) && !l.looked(s) {
 			l.step(s, l.gateEdit(), "other agents build on what %s says, and nobody has looked at it: an error in it goes into all that follows", s.ID)
 		}
 	}
@@ -25,29 +25,29 @@ func (l *linter) unverifiedOutput() {
 
 // builtOn reports whether an agent that makes something is shown the output.
 func (l *linter) builtOn(s *workflow.Step) bool {
-	return l.reaches(s, func(f feed) bool { return shown(f) && author(f.to) && f.to != s })
+	return l.reaches(s, func(f feed) bool { return shown(f) && l.author(f.to) && f.to != s })
 }
 
-// looked reports whether somebody looks at an output before it leaves the workflow.
-func (l *linter) looked(s *workflow.Step, seen map[int]bool) bool {
-	if seen[s.Index] {
+// looked reports whether somebody looks at an output before it leaves the workflow. It is worked out once for each step.
+func (l *linter) looked(s *workflow.Step) bool {
+	if !l.asked[s.Index] {
+		l.asked[s.Index] = true
+		l.checked[s.Index] = gateAt(s) != nil || slices.ContainsFunc(l.feeds[s.Index], l.looks)
+	}
+	return l.checked[s.Index]
+}
+
+// looks reports whether the one who reads an output judges it, or hands it on to one who does.
+func (l *linter) looks(f feed) bool {
+	switch {
+	case f.to == nil:
 		return false
-	}
-	seen[s.Index] = true
-	if gateAt(s) != nil {
+	case f.to.Approval != nil, comparing(f.to):
 		return true
+	case shown(f):
+		return l.reviewer(f.to) || slices.ContainsFunc(l.agents(f.to), func(a *workflow.Agent) bool { return a.Role == orchestrator }) || l.looked(f.to)
 	}
-	return slices.ContainsFunc(l.feeds[s.Index], func(f feed) bool {
-		switch {
-		case f.to == nil:
-			return false
-		case f.to.Approval != nil, comparing(f.to):
-			return true
-		case shown(f):
-			return reviewer(f.to) || slices.ContainsFunc(working(f.to), func(a *workflow.Agent) bool { return a.Role == orchestrator }) || l.looked(f.to, seen)
-		}
-		return (f.to.Tool != nil && f.read.Place == "args" || handsOn(f)) && l.looked(f.to, seen)
-	})
+	return (f.to.Tool != nil && f.read.Place == "args" || handsOn(f)) && l.looked(f.to)
 }
 
 // gateAt is the gate of a step, or of the agent that works at it.
@@ -100,7 +100,7 @@ func (l *linter) reviews(s *workflow.Step) []review {
 	a := &s.Agent.Agent
 	var all []review
 	for _, f := range l.feeds[s.Index] {
-		if shown(f) && reviewer(f.to) && f.to.Agent.By == nil && !l.background(s, f.to) {
+		if shown(f) && l.reviewer(f.to) && f.to.Agent.By == nil && !l.background(s, f.to) {
 			by := &f.to.Agent.Agent
 			all = append(all, review{f.to, first(by), l.far(a, by, slices.Contains(f.to.Agent.DifferentFamily, s.Slot))})
 		}
@@ -118,15 +118,15 @@ func (l *linter) reviews(s *workflow.Step) []review {
 // background: the reviewer is shown the step's output beside what somebody made of it; that is judged, not this.
 func (l *linter) background(s, by *workflow.Step) bool {
 	return slices.ContainsFunc(by.Reads, func(r workflow.Read) bool {
-		return r.Step != s && author(r.Step) && slices.ContainsFunc(r.Step.Reads, func(of workflow.Read) bool { return of.Step == s })
+		return r.Step != s && l.author(r.Step) && slices.ContainsFunc(r.Step.Reads, func(of workflow.Read) bool { return of.Step == s })
 	})
 }
 
 // far compares the models of an author and a reviewer. Passed: entries of the author's family are passed over.
-func (l *linter) far(author, by *workflow.Agent, passed bool) crossing {
-	mine, theirs := l.families(author), l.families(by)
+func (l *linter) far(of, by *workflow.Agent, passed bool) crossing {
+	mine, theirs := l.families(of), l.families(by)
 	if slices.Contains(mine, "") || slices.Contains(theirs, "") || len(mine) == 0 || len(theirs) == 0 {
-		if len(mine) > 0 && first(author) == first(by) {
+		if len(mine) > 0 && first(of) == first(by) {
 			return sameModel
 		}
 		return crosses // nobody knows
@@ -138,7 +138,7 @@ func (l *linter) far(author, by *workflow.Agent, passed bool) crossing {
 		return crosses
 	case mine[0] != theirs[0]:
 		return sameTail
-	case first(author) == first(by):
+	case first(of) == first(by):
 		return sameModel
 	}
 	return sameFamily
@@ -156,7 +156,7 @@ func (l *linter) families(a *workflow.Agent) []string {
 
 // farthest is the reviewer of a step's work that is farthest from its author; false: there is none.
 func (l *linter) farthest(s *workflow.Step) (review, bool) {
-	if !author(s) || s.Agent.By != nil || s.Section != workflow.SectionMain {
+	if !l.author(s) || s.Agent.By != nil || s.Section != workflow.SectionMain {
 		return review{}, false
 	}
 	all := l.reviews(s)

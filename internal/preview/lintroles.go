@@ -18,10 +18,10 @@ const areasMax = 3
 func (l *linter) monolithAgent() {
 	asked := map[string][]string{} // of agents: by their instructions
 	for _, s := range l.w.Steps {
-		if !author(s) || l.partsJoined(s) > 1 {
+		if !l.author(s) || l.partsJoined(s) > 1 {
 			continue
 		}
-		for _, a := range working(s) {
+		for _, a := range l.agents(s) {
 			if len(a.Delegates) > 0 {
 				continue
 			}
@@ -45,7 +45,7 @@ func (l *linter) monolithAgent() {
 func (l *linter) partsJoined(s *workflow.Step) int {
 	seen := map[int]bool{}
 	for _, r := range s.Reads {
-		if shown(feed{to: s, read: r}) && (r.Field == "output" || r.Field == "summary" || r.Field == "artifacts") {
+		if shown(feed{to: s, read: r}) {
 			seen[r.Step.Index] = true
 		}
 	}
@@ -65,10 +65,10 @@ func (l *linter) expensiveForTrivial() {
 		return
 	}
 	for _, s := range l.w.Steps {
-		if s.Agent == nil || reviewer(s) && l.partsJoined(s) > 0 {
+		if s.Agent == nil || l.reviewer(s) && l.partsJoined(s) > 0 {
 			continue
 		}
-		for _, a := range working(s) {
+		for _, a := range l.agents(s) {
 			if f, ok := l.model(first(a)); ok && f.Tier >= dearTier && a.Role != orchestrator && l.trivial(a) {
 				l.step(s, "route: classification", "%s chooses among a few words, and %s (tier %d of 5) is asked to: a small model does that as well", s.ID, first(a), f.Tier)
 				break
@@ -102,14 +102,14 @@ func (l *linter) duties() iter.Seq[duty] {
 			return
 		}
 		for _, s := range l.w.Steps {
-			if slices.ContainsFunc(dutiesAt(s), func(d duty) bool { return !yield(d) }) {
+			if slices.ContainsFunc(l.dutiesAt(s), func(d duty) bool { return !yield(d) }) {
 				return
 			}
 		}
 	}
 }
 
-func dutiesAt(s *workflow.Step) []duty {
+func (l *linter) dutiesAt(s *workflow.Step) []duty {
 	var all []duty
 	add := func(a *workflow.Agent, what string) {
 		if a != nil {
@@ -123,7 +123,7 @@ func dutiesAt(s *workflow.Step) []duty {
 			}
 		}
 	}
-	for _, a := range working(s) {
+	for _, a := range l.agents(s) {
 		add(a, dutyWorks)
 		for _, d := range a.Delegates {
 			add(d, dutyDelegates)
@@ -175,7 +175,7 @@ func (l *linter) grinderDecides() {
 // meant: there is nobody it could leave the work to.
 func (l *linter) orchestratorGrinds() {
 	others := slices.ContainsFunc(l.w.Steps, func(s *workflow.Step) bool {
-		return slices.ContainsFunc(working(s), func(a *workflow.Agent) bool { return a.Role != orchestrator })
+		return slices.ContainsFunc(l.agents(s), func(a *workflow.Agent) bool { return a.Role != orchestrator })
 	})
 	for _, s := range l.w.Steps {
 		if s.Agent == nil || s.Section != workflow.SectionMain || !others || s.Agent.By != nil {
@@ -192,7 +192,7 @@ func (l *linter) orchestratorGrinds() {
 func (l *linter) directs(s *workflow.Step) bool {
 	return l.reaches(s, func(f feed) bool {
 		return f.to != nil && (f.to.Plan != nil || f.to.Workflow != nil || f.to.Map != nil && f.read.Place == "items" ||
-			shown(f) && slices.ContainsFunc(working(f.to), func(a *workflow.Agent) bool { return a.Role != orchestrator && !reviewer(f.to) }))
+			shown(f) && slices.ContainsFunc(l.agents(f.to), func(a *workflow.Agent) bool { return a.Role != orchestrator && !l.reviewer(f.to) }))
 	})
 }
 
@@ -276,7 +276,7 @@ const micromanagedMin = 150
 func (l *linter) micromanagedAgent() {
 	warned := map[string]bool{}
 	for _, s := range l.w.Steps {
-		if !author(s) || warned[s.Agent.Agent.Name] {
+		if !l.author(s) || warned[s.Agent.Agent.Name] {
 			continue
 		}
 		a := &s.Agent.Agent

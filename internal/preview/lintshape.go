@@ -37,7 +37,7 @@ func (l *linter) needlessSequence() {
 		}
 		p, more := pairs[0], ""
 		if len(pairs) > 1 {
-			more = fmt.Sprintf(", and %d more steps like it", len(pairs)-1)
+			more = fmt.Sprintf(" (%d more like it)", len(pairs)-1)
 		}
 		const edit, format = "sequential: false", "%s waits for %s only because the list is sequential, and reads nothing of it%s: without that, each step begins when what it reads is there"
 		if s == nil {
@@ -51,7 +51,7 @@ func (l *linter) needlessSequence() {
 // needless reports whether a step could begin before another one is settled.
 func (l *linter) needless(before, s *workflow.Step) bool {
 	agents := func(s *workflow.Step) bool { return s.Agent != nil }
-	checks := func(s *workflow.Step) bool { return acting(s) || gateAt(s) != nil || reviewer(s) }
+	checks := func(s *workflow.Step) bool { return acting(s) || gateAt(s) != nil || l.reviewer(s) }
 	return s.Section == workflow.SectionMain && l.anyInside(before, agents) && l.anyInside(s, agents) &&
 		!l.anyInside(before, checks) && !l.anyInside(s, acting) && !l.readsOf(s, before) && !l.anotherWay(before, s)
 }
@@ -70,12 +70,12 @@ func (l *linter) readsOf(s, before *workflow.Step) bool {
 // anotherWay reports whether s waits for the other step even without the edge between them.
 func (l *linter) anotherWay(before, s *workflow.Step) bool {
 	for _, e := range s.Edges {
-		if on := s.Body.Steps[e.Slot]; on != before && slices.ContainsFunc(l.inside(on), func(in *workflow.Step) bool { return in == before || l.settledBefore(in)[before.Index] }) {
+		if on := s.Body.Steps[e.Slot]; on != before && l.with(on).has(before.Index) {
 			return true
 		}
 	}
 	a := around(s)
-	return a != nil && l.settledBefore(a)[before.Index]
+	return a != nil && l.before(a).has(before.Index)
 }
 
 // needsWithout writes the needs of a step without one of them.
@@ -89,6 +89,9 @@ func (l *linter) needsWithout(s *workflow.Step, without int) string {
 	return "[" + strings.Join(ids, ", ") + "]"
 }
 
+// partsMax bounds the parts of one step that are compared with each other.
+const partsMax = 50
+
 // parallelWithoutContract fires at an agent step that joins, whole, what two or more authors make at the same time, each
 // in a form of its own: their answers have no schema, and there is no earlier output that all of them are shown and could
 // have agreed on. Reviewers compare, they do not join. Also at a merge by majority or consensus whose members answer in
@@ -99,18 +102,16 @@ func (l *linter) parallelWithoutContract() {
 			l.mergedText(s)
 			continue
 		}
-		if !author(s) {
+		if !l.author(s) {
 			continue
 		}
 		var parts []*workflow.Step
 		for _, r := range s.Reads {
-			if free(r.Step) && shown(feed{to: s, read: r}) && l.isWhole(r) && !slices.Contains(parts, r.Step) {
+			if l.free(r.Step) && shown(feed{to: s, read: r}) && l.isWhole(r) && !slices.Contains(parts, r.Step) {
 				parts = append(parts, r.Step)
 			}
 		}
-		parts = slices.DeleteFunc(parts, func(p *workflow.Step) bool {
-			return !slices.ContainsFunc(parts, func(o *workflow.Step) bool { return l.parallel(p, o) })
-		})
+		parts = l.atOnce(parts[:min(len(parts), partsMax)])
 		if len(parts) > 1 && !agreed(parts) {
 			l.step(s, fmt.Sprintf("output: {contract: part}   # of %s, with contracts: {part: {type: object, …}}", names(ids(parts))),
 				"%s joins what %s make at the same time, and no contract says in what form: each assumes another one", s.ID, names(ids(parts)))
@@ -118,21 +119,32 @@ func (l *linter) parallelWithoutContract() {
 	}
 }
 
+// atOnce are those of some steps that may be at work together with another of them.
+func (l *linter) atOnce(list []*workflow.Step) []*workflow.Step {
+	var found []*workflow.Step
+	for _, s := range list {
+		if slices.ContainsFunc(list, func(other *workflow.Step) bool { return l.parallel(s, other) }) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
 func (l *linter) mergedText(s *workflow.Step) {
 	if s.Merge.By != nil || s.Merge.Strategy != workflow.StrategyMajority && s.Merge.Strategy != workflow.StrategyConsensus {
 		return
 	}
 	for _, slot := range s.Merge.Of {
-		if member := s.Body.Steps[slot]; free(member) {
-			l.step(s, "by: output.verdict", "%s compares whole texts of %s and others: no two are equal; give them a contract and compare a field of it", s.ID, member.ID)
+		if member := s.Body.Steps[slot]; l.free(member) {
+			l.step(s, "by: output.verdict", "%s compares texts, such as that of %s: no two are equal; give them a contract and compare a field of it", s.ID, member.ID)
 			return
 		}
 	}
 }
 
 // free: the answer of an author has no schema.
-func free(s *workflow.Step) bool {
-	return s.Agent != nil && !reviewer(s) && !slices.ContainsFunc(working(s), func(a *workflow.Agent) bool { return a.Output.Schema != nil })
+func (l *linter) free(s *workflow.Step) bool {
+	return s.Agent != nil && !l.reviewer(s) && !slices.ContainsFunc(l.agents(s), func(a *workflow.Agent) bool { return a.Output.Schema != nil })
 }
 
 // agreed reports whether all steps are shown an output of one and the same step.
@@ -209,7 +221,7 @@ func (l *linter) unusedContract() {
 
 // unreachable fires at what can never happen: a step or a case whose condition is false, or compares a value of a list
 // (an enum of the input or of a contract, run.stakes, run.mode) with a word that is not in it; a case behind one with
-// the same condition or with true; an entry of on_error behind one that takes all its classes.
+// the same condition or with true. What the compiler refuses (else before the last case, on_error in vain) does not come here.
 func (l *linter) unreachable() {
 	for _, s := range l.w.Steps {
 		if s.When != nil {
@@ -219,11 +231,6 @@ func (l *linter) unreachable() {
 		}
 		if s.Switch != nil {
 			l.unreachableCases(s)
-		}
-		for i, e := range s.OnError {
-			if i > 0 && !slices.ContainsFunc(e.Classes, func(class string) bool { return !taken(s.OnError[:i], class) }) {
-				l.step(s, "on_error: […]   # the one for fewer classes first", "the rule %d of on_error of %s is never asked: those before it take %s", i+1, s.ID, names(e.Classes))
-			}
 		}
 	}
 }
@@ -254,13 +261,6 @@ func (l *linter) unreachableCases(s *workflow.Step) {
 	}
 }
 
-// taken reports whether rules take a class. `any` takes all but cancelled and outcome_unknown.
-func taken(rules []workflow.OnError, class string) bool {
-	return slices.ContainsFunc(rules, func(e workflow.OnError) bool {
-		return slices.Contains(e.Classes, class) || slices.Contains(e.Classes, "any") && class != "cancelled" && class != "outcome_unknown"
-	})
-}
-
 // compared is a condition that compares one value with one word.
 var compared = regexp.MustCompile(`^([a-z_.?]+) == (?:'([^'\\]*)'|"([^"\\]*)")$`)
 
@@ -279,11 +279,11 @@ func (l *linter) never(e *workflow.Expr, in *workflow.Body) (why, edit string) {
 	if len(known) == 0 || slices.Contains(known, given) {
 		return "", ""
 	}
-	meant := fault.Nearest(given, known)
-	if meant == "" {
-		meant = known[0]
+	edit = m[1] + " == …   # one of " + strings.Join(known, ", ")
+	if meant := fault.Nearest(given, known); meant != "" {
+		edit = m[1] + " == '" + meant + "'"
 	}
-	return fmt.Sprintf("%s is never %q; it is %s", m[1], given, strings.Join(known, ", ")), m[1] + " == '" + meant + "'"
+	return fmt.Sprintf("%s is never %q; it is %s", m[1], given, strings.Join(known, ", ")), edit
 }
 
 // wordsOf are the words that a value is one of, or none if that is not known.

@@ -13,8 +13,14 @@ type linter struct {
 	roster workflow.Roster
 	models map[string]knownModel // the roster is asked once for each
 
+	workers [][]*workflow.Agent // by Step.Index: who may do it
+	judges  []bool              // by Step.Index: it judges the work of others
+	checked []bool              // by Step.Index: somebody looks at what it makes, or it is not known yet: see asked
+	asked   []bool
+
 	end   []int    // by Step.Index: the index behind the last step inside it
-	past  [][]bool // by Step.Index: the steps that are settled before it begins, by index; nil: not worked out yet
+	past  []steps  // by Step.Index: see before; nil: not worked out yet
+	done  []steps  // by Step.Index: see with; nil: not worked out yet
 	feeds [][]feed // by Step.Index: who reads it
 	loads []*load  // by Step.Index: how much its output is; nil: not worked out yet
 
@@ -42,7 +48,8 @@ func newLinter(w *workflow.Workflow, roster workflow.Roster) *linter {
 	n := len(w.Steps)
 	l := &linter{
 		w: w, roster: roster, models: map[string]knownModel{}, schemas: map[*workflow.Schema]seen{},
-		end: make([]int, n), past: make([][]bool, n), feeds: make([][]feed, n), loads: make([]*load, n),
+		end: make([]int, n), past: make([]steps, n), done: make([]steps, n), feeds: make([][]feed, n), loads: make([]*load, n),
+		workers: make([][]*workflow.Agent, n), judges: make([]bool, n), checked: make([]bool, n), asked: make([]bool, n),
 	}
 	for i := range w.Steps {
 		for s := w.Steps[i]; s != nil; s = around(s) {
@@ -50,6 +57,8 @@ func newLinter(w *workflow.Workflow, roster workflow.Roster) *linter {
 		}
 	}
 	for _, s := range w.Steps {
+		l.workers[s.Index] = working(s)
+		l.judges[s.Index] = reviews(s, l.agents(s))
 		for _, r := range s.Reads {
 			l.feeds[r.Step.Index] = append(l.feeds[r.Step.Index], feed{s, r, l.isWhole(r)})
 		}
@@ -136,41 +145,52 @@ func (l *linter) anyInside(s *workflow.Step, is func(*workflow.Step) bool) bool 
 	return slices.ContainsFunc(l.inside(s), is)
 }
 
-// settledBefore says by index which steps are settled before s begins. Edges only lead to earlier ones: the definition
-// has no cycles.
-func (l *linter) settledBefore(s *workflow.Step) []bool {
+// steps are some of the steps of a workflow, a bit for each index.
+type steps []uint64
+
+func (s steps) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+func (s steps) add(i int) { s[i/64] |= 1 << (i % 64) }
+
+func (s steps) join(more steps) {
+	for i, word := range more {
+		s[i] |= word
+	}
+}
+
+func (l *linter) noSteps() steps { return make(steps, (len(l.w.Steps)+63)/64) }
+
+// before are the steps that are settled before s begins. The definition has no cycles.
+func (l *linter) before(s *workflow.Step) steps {
 	if l.past[s.Index] == nil {
-		past := make([]bool, len(l.w.Steps))
-		l.past[s.Index] = past // of a container that is asked while it is worked out
+		past := l.noSteps()
+		l.past[s.Index] = past
 		for _, e := range s.Edges {
-			l.settled(past, s.Body.Steps[e.Slot])
+			past.join(l.with(s.Body.Steps[e.Slot]))
 		}
 		if a := around(s); a != nil {
-			join(past, l.settledBefore(a))
+			past.join(l.before(a))
 		}
 	}
 	return l.past[s.Index]
 }
 
-// settled adds a step that is settled, all inside it, and all that came before.
-func (l *linter) settled(past []bool, s *workflow.Step) {
-	for _, in := range l.inside(s) {
-		past[in.Index] = true
-		join(past, l.settledBefore(in))
-	}
-}
-
-func join(into, from []bool) {
-	for i, yes := range from {
-		if yes {
-			into[i] = true
+// with are the steps that are settled when s is: itself, all inside it, and all that came before them.
+func (l *linter) with(s *workflow.Step) steps {
+	if l.done[s.Index] == nil {
+		done := l.noSteps()
+		l.done[s.Index] = done
+		for _, in := range l.inside(s) {
+			done.add(in.Index)
+			done.join(l.before(in))
 		}
 	}
+	return l.done[s.Index]
 }
 
 // parallel reports whether two steps may be at work at once.
 func (l *linter) parallel(a, b *workflow.Step) bool {
-	return a != b && !l.settledBefore(a)[b.Index] && !l.settledBefore(b)[a.Index] && !exclusive(a, b)
+	return a != b && !l.before(a).has(b.Index) && !l.before(b).has(a.Index) && !exclusive(a, b)
 }
 
 // exclusive: two cases of a switch never both run.
@@ -185,7 +205,9 @@ func exclusive(a, b *workflow.Step) bool {
 	return false
 }
 
-// working are the agents that may do a step: one, or those that its expression chooses from.
+// agents are those that may do a step: one, or those that its expression chooses from.
+func (l *linter) agents(s *workflow.Step) []*workflow.Agent { return l.workers[s.Index] }
+
 func working(s *workflow.Step) []*workflow.Agent {
 	switch {
 	case s.Agent == nil:
@@ -215,19 +237,24 @@ func saysReview(name string) bool {
 }
 
 // reviewer reports whether a step judges the work of others: by its role, or, without any, by its name.
-func reviewer(s *workflow.Step) bool {
-	return slices.ContainsFunc(working(s), func(a *workflow.Agent) bool {
+func (l *linter) reviewer(s *workflow.Step) bool { return l.judges[s.Index] }
+
+func reviews(s *workflow.Step, agents []*workflow.Agent) bool {
+	return slices.ContainsFunc(agents, func(a *workflow.Agent) bool {
 		return a.Role == validator || a.Role == "" && (saysReview(a.Name) || saysReview(s.ID))
 	})
 }
 
 // author is an agent step that makes something.
-func author(s *workflow.Step) bool { return s.Agent != nil && !reviewer(s) }
+func (l *linter) author(s *workflow.Step) bool { return s.Agent != nil && !l.reviewer(s) }
 
-// shown reports whether an agent is shown what was read: it stands in the prompt, not in a condition.
+// shown reports whether an agent is shown what a step made: it stands in the prompt, not in a condition.
 func shown(f feed) bool {
-	return f.to != nil && f.to.Agent != nil && (f.read.Place == "prompt" || f.read.Place == "input")
+	return f.to != nil && f.to.Agent != nil && (f.read.Place == "prompt" || f.read.Place == "input") && slices.Contains(contents, f.read.Field)
 }
+
+// contents are the fields of a step that hold what it made.
+var contents = []string{"output", "summary", "artifacts"}
 
 // paying steps call models.
 func paying(s *workflow.Step) bool {
@@ -239,16 +266,13 @@ func paying(s *workflow.Step) bool {
 func acting(s *workflow.Step) bool {
 	switch s.Kind {
 	case workflow.KindTool:
-		return s.Tool.SideEffect != workflow.SideEffectNone || strings.HasPrefix(s.Tool.Ref, builtinTool)
+		return s.Tool.SideEffect != workflow.SideEffectNone || s.Tool.Ref == "builtin:sleep" || s.Tool.Ref == "builtin:fail"
 	case workflow.KindApproval, workflow.KindWait, workflow.KindEmit, workflow.KindWorkflow, workflow.KindPlan:
 		return true
 	default:
 		return false
 	}
 }
-
-// builtinTool begins the names of tools that fetch nothing: they wait, fail or keep something.
-const builtinTool = "builtin:"
 
 // model asks the roster, once.
 func (l *linter) model(name string) (workflow.ModelFacts, bool) {
