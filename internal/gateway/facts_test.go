@@ -15,10 +15,10 @@ func TestModelFacts(t *testing.T) {
 	plan := Provider{Provider: &scripted{name: "plan"}, Vendor: "openai", Only: true, Subscription: "chatgpt"}
 	sim := Provider{Provider: &scripted{name: "sim"}, Simulated: true}
 	fallback := Provider{Provider: &scripted{name: "simulated"}, Simulated: true, Fallback: true}
-	sonnet := workflow.ModelFacts{Family: "claude", Tier: 3, ContextTokens: 1_000_000, Input: 3000, Output: 15000, Priced: true, TokensPerS: 80}
+	sonnet := workflow.ModelFacts{Family: "claude", Tier: 3, ContextTokens: 1_000_000, Input: 3000, Output: 15000, Priced: true, TokensPerS: 80, AnswerTokens: TokensDefault}
 	dear := sonnet
 	dear.Input = 30000
-	flat := workflow.ModelFacts{Family: "gpt", Tier: 4, ContextTokens: 128_000, Priced: true, TokensPerS: 60}
+	flat := workflow.ModelFacts{Family: "gpt", Tier: 4, ContextTokens: 128_000, Priced: true, TokensPerS: 60, AnswerTokens: TokensDefault}
 	gpt := flat
 	gpt.Input, gpt.Output = 2500, 10000
 	for _, c := range []struct {
@@ -34,8 +34,8 @@ func TestModelFacts(t *testing.T) {
 			"claude-sonnet-4-6": dear, "gpt-4o": gpt,
 		}},
 		{"a flat plan pays", []Provider{plan}, nil, map[string]workflow.ModelFacts{"gpt-4o": flat, "claude-sonnet-4-6": sonnet}},
-		{"simulated by name", []Provider{sim}, nil, map[string]workflow.ModelFacts{"sim/claude-sonnet-4-6": sonnet, "sim/llama3": {Family: "llama"}, "llama3": {}}},
-		{"everything else is simulated", []Provider{fallback}, nil, map[string]workflow.ModelFacts{"gpt-4o": gpt, "meta/llama3": {Family: "llama"}}},
+		{"simulated by name", []Provider{sim}, nil, map[string]workflow.ModelFacts{"sim/claude-sonnet-4-6": sonnet, "sim/llama3": {Family: "llama", AnswerTokens: TokensDefault}, "llama3": {}}},
+		{"everything else is simulated", []Provider{fallback}, nil, map[string]workflow.ModelFacts{"gpt-4o": gpt, "meta/llama3": {Family: "llama", AnswerTokens: TokensDefault}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := open(t, Config{Providers: c.have, Prices: c.prices, Now: func() time.Time { return day("2026-11-01") }})
