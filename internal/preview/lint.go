@@ -32,7 +32,8 @@ type rule struct {
 	find func(*linter)
 }
 
-// rules are all of them. When each one fires stands at its function.
+// rules are all of them. When each one fires stands at its function. None counts the repeated calls of a step: three
+// attempts of three answers each, what a step has without a word, are nine already. The estimate says them (CallsMax).
 var rules = []rule{
 	{"monolith_agent", (*linter).monolithAgent},
 	{"context_explosion", (*linter).contextExplosion},

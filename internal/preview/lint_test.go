@@ -2,7 +2,6 @@ package preview_test
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,8 +14,6 @@ import (
 	"github.com/fermata-run/fermata/internal/preview"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
-
-var update = flag.Bool("update", false, "rewrite what the golden files say comes out")
 
 // models is a roster.
 type models map[string]workflow.ModelFacts
