@@ -22,6 +22,7 @@ type cli struct {
 	Serve serveCommand `cmd:"" group:"start" help:"Start the service on the Postgres of --database-url."`
 
 	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service."`
+	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`
 	Watch    watchCommand    `cmd:"" group:"runs" help:"Follow a run to its end."`
 	Get      getCommand      `cmd:"" group:"runs" help:"Show a run and its steps."`

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/preview"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -36,19 +39,21 @@ func (d definitionFlag) read(s *screen) ([]byte, error) {
 
 type validateCommand struct {
 	definitionFlag
+	Strict bool `help:"Warnings are errors."`
 }
 
 // validation is the result of validate, as JSON.
 type validation struct {
-	Valid  bool          `json:"valid"`
-	File   string        `json:"file"`
-	Name   string        `json:"name,omitempty"`
-	Hash   string        `json:"hash,omitempty"`
-	Steps  int           `json:"steps"`
-	Issues []fault.Issue `json:"issues"`
+	Valid    bool          `json:"valid"`
+	File     string        `json:"file"`
+	Name     string        `json:"name,omitempty"`
+	Hash     string        `json:"hash,omitempty"`
+	Steps    int           `json:"steps"`
+	Issues   []fault.Issue `json:"issues"`
+	Warnings []fault.Issue `json:"warnings"`
 }
 
-// Run compiles the definition here, without a service, and shows everything that is wrong with it.
+// Run compiles the definition here, without a service, and shows everything that is wrong with it, or not wise.
 func (v *validateCommand) Run(s *screen) error {
 	source, err := v.read(s)
 	if err != nil {
@@ -58,11 +63,36 @@ func (v *validateCommand) Run(s *screen) error {
 	if err != nil {
 		return v.refuse(s, err)
 	}
-	if s.json {
-		return s.showJSON(validation{Valid: true, File: v.File, Name: w.Name, Hash: w.Hash.String(), Steps: len(w.Steps), Issues: []fault.Issue{}})
+	roster, err := knownModels(time.Now)
+	if err != nil {
+		return err
 	}
-	s.print("%s: ok: workflow %s, %d steps, %s", v.File, w.Name, len(w.Steps), w.Hash)
-	return nil
+	warnings := warningsOf(w, roster)
+	if v.Strict && len(warnings) > 0 {
+		err = &exitErr{exitError, fmt.Errorf("%s: %s, and --strict", v.File, counted(len(warnings), "warning"))}
+	}
+	if s.json {
+		result := validation{
+			Valid: err == nil, File: v.File, Name: w.Name, Hash: w.Hash.String(), Steps: len(w.Steps), Issues: []fault.Issue{}, Warnings: warnings,
+		}
+		return cmp.Or(s.showJSON(result), err)
+	}
+	for _, i := range warnings {
+		s.print("%s", formatWarning(v.File, i))
+	}
+	if err == nil {
+		s.print("%s: ok: workflow %s, %d steps, %s", v.File, w.Name, len(w.Steps), w.Hash)
+	}
+	return err
+}
+
+// warningsOf is what speaks against a definition that could run.
+func warningsOf(w *workflow.Workflow, roster workflow.Roster) []fault.Issue {
+	list := []fault.Issue{}
+	for _, l := range preview.Lint(w, roster) {
+		list = append(list, fault.Issue{Pointer: l.Pos.Pointer, Code: l.Code, Detail: l.Detail, Line: l.Pos.Line, Col: l.Pos.Col, Suggest: l.Suggest})
+	}
+	return list
 }
 
 func (v *validateCommand) refuse(s *screen, err error) error {
@@ -76,7 +106,7 @@ func (v *validateCommand) refuse(s *screen, err error) error {
 	}
 	refused := &exitErr{exitError, fmt.Errorf("%s: %s", v.File, counted(len(issues), "problem"))}
 	if s.json {
-		if err := s.showJSON(validation{File: v.File, Issues: issues}); err != nil {
+		if err := s.showJSON(validation{File: v.File, Issues: issues, Warnings: []fault.Issue{}}); err != nil {
 			return err
 		}
 		return refused
@@ -89,6 +119,25 @@ func (v *validateCommand) refuse(s *screen, err error) error {
 
 // formatIssue renders an issue as compilers do: file:line:col: error[code] detail, and below what may have been meant.
 func formatIssue(file string, i fault.Issue) string {
+	detail, _, _ := strings.Cut(i.Detail, "; did you mean") // it is told below
+	text := placed(file, "error", i) + oneLine(detail)
+	if i.Suggest != "" {
+		text += fmt.Sprintf("\n  help: did you mean %q?", i.Suggest)
+	}
+	return text
+}
+
+// formatWarning renders a warning likewise, and below the edit that mends it.
+func formatWarning(file string, i fault.Issue) string {
+	text := placed(file, "warning", i) + oneLine(i.Detail)
+	if i.Suggest != "" {
+		text += "\n  help: " + strings.ReplaceAll(i.Suggest, "\n", "\n        ")
+	}
+	return text
+}
+
+// placed says where an issue is, and of what kind.
+func placed(file, kind string, i fault.Issue) string {
 	var b strings.Builder
 	b.WriteString(file)
 	if i.Line > 0 {
@@ -97,14 +146,9 @@ func formatIssue(file string, i fault.Issue) string {
 			fmt.Fprintf(&b, ":%d", i.Col)
 		}
 	}
-	fmt.Fprintf(&b, ": error[%s] ", i.Code)
+	fmt.Fprintf(&b, ": %s[%s] ", kind, i.Code)
 	if where := i.Pointer + i.Parameter; where != "" && i.Line == 0 {
 		b.WriteString(where + ": ")
-	}
-	detail, _, _ := strings.Cut(i.Detail, "; did you mean") // it is told below
-	b.WriteString(oneLine(detail))
-	if i.Suggest != "" {
-		fmt.Fprintf(&b, "\n  help: did you mean %q?", i.Suggest)
 	}
 	return b.String()
 }

@@ -22,7 +22,7 @@ const (
 // Limits of a conversation.
 const (
 	// AsksAgainMax is how often an answer that breaks its contract is sent back.
-	AsksAgainMax = 2
+	AsksAgainMax = workflow.AsksAgainMax
 	// ReplyBytesMax bounds what is read of one reply; an answer may take workflow.OutputBytesMax of it.
 	ReplyBytesMax = 8 * workflow.OutputBytesMax
 

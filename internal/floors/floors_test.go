@@ -31,7 +31,7 @@ var floors = map[string]int{
 
 	"internal/store": 3, "internal/gateway": 3, "internal/gateway/provider": 3, "internal/tool": 3,
 
-	"internal/flow": 2, "internal/agent": 2,
+	"internal/flow": 2, "internal/agent": 2, "internal/preview": 2,
 
 	"internal/workflow": 1,
 
@@ -51,7 +51,7 @@ var doors = map[string][]string{
 
 // pure packages are told everything: they have no clock, no IO and nothing to cancel.
 var (
-	pure      = []string{"internal/workflow", "internal/flow", "internal/agent"}
+	pure      = []string{"internal/workflow", "internal/flow", "internal/agent", "internal/preview"}
 	notInPure = []string{"context", "os", "net", "database", "math/rand", "crypto/rand", "log", "syscall", "embed"}
 	clock     = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
 )

@@ -119,8 +119,11 @@ func (m *market) of(model string) *Candidate {
 }
 
 // answer is how many tokens the answer of a model may have at most.
-func (m *market) answer(k *known) int64 {
-	n := int64(m.q.MaxTokens)
+func (m *market) answer(k *known) int64 { return answerTokens(k, m.q.MaxTokens) }
+
+// answerTokens bounds the answer of a model: as it is asked for, else the default; never more than the model can.
+func answerTokens(k *known, asked int) int64 {
+	n := int64(asked)
 	if n <= 0 {
 		n = TokensDefault
 		if k != nil && k.reasoning {

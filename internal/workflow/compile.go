@@ -68,6 +68,7 @@ func (c *compiler) whole() (*Workflow, error) {
 	if err := c.p.err(); err != nil {
 		return nil, err
 	}
+	c.w.Places = places(c.root)
 	c.w.Source = c.root.canonical()
 	c.w.Hash = hashOf(c.w.Source)
 	return c.w, nil

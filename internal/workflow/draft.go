@@ -144,6 +144,7 @@ func (d *draftExpr) parse() {
 	}
 	d.ast = parsed
 	d.reads = readsOf(parsed.NativeRep().Expr())
+	d.expr.refs, d.expr.plain = refsOf(parsed.NativeRep().Expr())
 	if d.reads.loops > ExpressionLoopsMax {
 		d.fault(0, codeLimit, fmt.Sprintf("the expression has %d macros (map, filter, all …); the limit is %d", d.reads.loops, ExpressionLoopsMax), "")
 	}

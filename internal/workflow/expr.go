@@ -15,6 +15,8 @@ type Expr struct {
 	Source  string
 	program cel.Program
 	out     *cel.Type
+	refs    []Ref
+	plain   bool
 }
 
 // Bool evaluates a condition. Anything but true and false is an error.

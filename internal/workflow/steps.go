@@ -149,7 +149,7 @@ func (c *compiler) step(n *node, a around) *draftStep {
 	s.Kind = c.stepKind(n)
 	c.stepKeys(n, s.Kind)
 	c.p.text(n.get("description"))
-	c.labels(n.get("labels"))
+	s.Labels = c.labels(n.get("labels"))
 	d.needs = c.namesIn(n.get("needs"))
 	if w := n.get("when"); w != nil {
 		d.hasWhen = true

@@ -44,6 +44,9 @@ type Workflow struct {
 	Children       map[string]*Workflow // by reference (name@version): the workflows its steps may run
 	ContractValues map[string]any       // the schemas of Contracts, decoded: the root contracts
 
+	// Places says where what stands: by pointer, the top-level keys that were written, and each agent, chain and contract.
+	Places map[string]Position
+
 	Body                     *Body   // all that is in no map and no loop
 	Steps                    []*Step // every step; a container stands before its contents; Step.Index is the place here
 	Main, OnFailure, Finally []*Step // the top-level lists, in listed order
@@ -120,8 +123,9 @@ type Step struct {
 	OnError []OnError     // the first that names the class of a failure says what becomes of it
 	Budget  *StepBudget   // nil: none of its own
 
-	Pos   Position
-	Reads []Read // by all its expressions but those of the steps inside
+	Labels map[string]string
+	Pos    Position
+	Reads  []Read // by all its expressions but those of the steps inside
 
 	// Volatile: the input reads the clock or the running cost, so it cannot be rendered again later
 	// and is kept in the log.
@@ -315,6 +319,7 @@ const (
 	InputBytesMax      = 1 << 20
 	OutputBytesMax     = 64 << 10
 	AttemptsMax        = 24
+	AsksAgainMax       = 2 // times an answer that breaks its contract is sent back
 	MapItemsMax        = 10_000
 	LoopIterationsMax  = 100
 	ConcurrencyMax     = 1_000 // of a map
