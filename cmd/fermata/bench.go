@@ -20,7 +20,7 @@ import (
 )
 
 type benchCommand struct {
-	Workload    string     `enum:"chain10,fanout100,single,models" default:"chain10" placeholder:"chain10|fanout100|single|models" help:"Ten steps of 1 KB one after the other, a hundred at once and a join, one step; or the model gateway."`
+	Workload    string     `enum:"chain10,fanout100,map10000,single,models" default:"chain10" placeholder:"chain10|fanout100|map10000|single|models" help:"Ten steps of 1 KB one after the other, a hundred at once and a join, a map over ten thousand items, one step; or the model gateway."`
 	HTTP        bool       `name:"http" help:"Submit through the HTTP API on loopback, not in process."`
 	Seconds     int        `default:"10" help:"How long the full load lasts; the other phases are parts of it."`
 	Rate        int        `default:"1000" help:"Of models: calls a second."`

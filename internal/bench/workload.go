@@ -24,10 +24,12 @@ func newWorkload(name string) (workload, error) {
 		return chain(10), nil
 	case "single":
 		return chain(1), nil
+	case "map10000":
+		return mapped(10_000), nil
 	case "fanout100":
 		return fanout(100), nil
 	}
-	return workload{}, fmt.Errorf("unknown workload %q: chain10, fanout100 or single", name)
+	return workload{}, fmt.Errorf("unknown workload %q: chain10, fanout100, map10000 or single", name)
 }
 
 func chain(n int) workload {
@@ -60,4 +62,21 @@ func words(n int) string {
 		fmt.Fprintf(&s, "%x ", x>>8)
 	}
 	return s.String()[:n]
+}
+
+// mapped is one map over so many items: steps that are made while the run is at work.
+func mapped(n int) workload {
+	d := fmt.Sprintf(`spec: workflow/v1
+name: bench-map
+max_parallel: 100
+steps:
+  - id: each
+    map:
+      items: lists.range(%d)
+      max_items: %d
+      concurrency: 100
+      steps:
+        - {id: go, tool: "builtin:noop", args: {v: "${{ item }}"}}
+`, n, n)
+	return workload{definition: d, input: "{}", steps: n + 1, bytes: 16, inFlight: 8}
 }

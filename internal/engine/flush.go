@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/fermata-run/fermata/internal/store"
 )
 
@@ -35,7 +37,7 @@ func (f *flusher) run(ctx context.Context) {
 	for b := range f.batches {
 		began := time.Now()
 		done := flushed{batch: b, refused: map[int]error{}}
-		done.err = f.flush(ctx, b.changes, 0, done.refused)
+		done.err = f.flush(ctx, b.changes, together(b.changes), done.refused)
 		done.took = time.Since(began)
 		if errors.Is(done.err, store.ErrLeaseLost) {
 			f.s.metrics.StaleWrites(len(b.changes))
@@ -49,26 +51,66 @@ func (f *flusher) run(ctx context.Context) {
 	}
 }
 
+// together gathers the changes that must become durable in one commit: a run and those that its steps started in the
+// same batch. Else a run could wait for one that is nowhere.
+func together(changes []store.Change) [][]int {
+	groups := make([][]int, 0, len(changes))
+	of := make(map[uuid.UUID]int, len(changes)) // group by run
+	for i := range changes {
+		c := &changes[i]
+		at, known := 0, false
+		if c.New != nil {
+			at, known = of[c.New.Parent]
+		}
+		if !known {
+			at = len(groups)
+			groups = append(groups, nil)
+		}
+		of[c.Run] = at
+		groups[at] = append(groups[at], i)
+	}
+	return groups
+}
+
 // flush makes changes durable, however long it takes. A part that Postgres refuses for its data is halved until the
-// guilty change stands alone; everything else is written. An error ends the reign.
-func (f *flusher) flush(ctx context.Context, changes []store.Change, offset int, refused map[int]error) error {
+// guilty ones stand alone; everything else is written. An error ends the reign.
+func (f *flusher) flush(ctx context.Context, all []store.Change, groups [][]int, refused map[int]error) error {
+	changes := all
+	if n := sizeOf(groups); n < len(all) {
+		changes = make([]store.Change, 0, n)
+		for _, group := range groups {
+			for _, i := range group {
+				changes = append(changes, all[i])
+			}
+		}
+	}
 	err := f.commit(ctx, changes)
 	var bad *store.RefusedError
 	if !errors.As(err, &bad) {
 		return err
 	}
-	if len(changes) == 1 {
-		refused[offset] = bad
+	if len(groups) == 1 {
+		for _, i := range groups[0] {
+			refused[i] = bad
+		}
 		return nil
 	}
-	half := len(changes) / 2
-	if err := f.flush(ctx, changes[:half], offset, refused); err != nil {
+	half := len(groups) / 2
+	if err := f.flush(ctx, all, groups[:half], refused); err != nil {
 		return err
 	}
-	if err := f.flush(ctx, changes[half:], offset+half, refused); err != nil {
+	if err := f.flush(ctx, all, groups[half:], refused); err != nil {
 		return fmt.Errorf("%w: a part was written; then: %w", store.ErrUnknown, err)
 	}
 	return nil
+}
+
+func sizeOf(groups [][]int) int {
+	n := 0
+	for _, group := range groups {
+		n += len(group)
+	}
+	return n
 }
 
 // commit sends one statement until its fate is known. What certainly was not written is sent again; what may have

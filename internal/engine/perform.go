@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/fermata-run/fermata/internal/flow"
-	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -71,9 +70,6 @@ func (s *shard) refuse(h *holding, err error) {
 	s.log.Error("commit of a run refused", "run", h.run.ID, "error", err)
 	if h.durable == 0 { // its submission: there is nothing to go on with
 		s.evict(h)
-		if letter, ok := h.run.Stillborn(err); ok {
-			s.batch.change(h).Told = []store.Message{{Run: letter.To, Kind: letter.Kind, Body: letter.Body}}
-		}
 		return
 	}
 	if s.refused[h.run.ID] {

@@ -358,6 +358,11 @@ func (s *shard) quarantineBroken() {
 
 // evict forgets a run: what of it is durable is read again by the next reconciliation.
 func (s *shard) evict(h *holding) {
+	for i := range s.batch.changes { // what its steps started since the last commit never was
+		if c := &s.batch.changes[i]; c.New != nil && c.New.Parent == h.run.ID && h.run.ID != c.Run {
+			s.evict(s.batch.of[i])
+		}
+	}
 	s.batch.without(h)
 	h.leaving = true
 	s.release(h)

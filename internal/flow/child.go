@@ -241,19 +241,6 @@ func (r *Run) tellParent() {
 	r.tell(p.Run, ToldChild, b)
 }
 
-// Stillborn is what the run that started this one is told when its first events could not be recorded; false: nobody
-// started it.
-func (r *Run) Stillborn(err error) (Letter, bool) {
-	p := r.submitted.Parent
-	if p == nil {
-		return Letter{}, false
-	}
-	return Letter{To: p.Run, Kind: ToldChild, Body: encode(&ChildEnded{
-		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: r.ID, Status: RunStatusFailed,
-		Error: &Failure{Class: classChildFailed, Message: "it could not be recorded: " + err.Error()},
-	})}, true
-}
-
 // budgetsAround are the budgets that count what a step spends, besides the run's own: those of steps that have one, and
 // those of the runs around.
 func (r *Run) budgetsAround(s *step) []Budget {
