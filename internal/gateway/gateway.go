@@ -97,7 +97,7 @@ type Request struct {
 	From   int    // the entry to begin with; those before it are passed over
 	// Avoid names models whose families are asked only where nobody else is left. Answer.SameFamily says so then.
 	Avoid []string
-	Ask    agent.Ask
+	Ask   agent.Ask
 	// Seed tells this turn from all others and is the same when it is asked again after a crash.
 	Seed string
 	// Session is the same for all calls of one conversation: it stays where its prompt is cached.
@@ -152,8 +152,8 @@ type Answer struct {
 	BelowGate bool   // no entry's answer was accepted; this is the best one
 	// SameFamily: it is of a family that was to be avoided, and nobody else was left.
 	SameFamily bool
-	Rule      string // the routing rule that chose the chain; empty: none
-	Calls     []usage.Call
+	Rule       string // the routing rule that chose the chain; empty: none
+	Calls      []usage.Call
 }
 
 // FailedError says that no entry of a chain answered. Calls lists every request, the last one last.
