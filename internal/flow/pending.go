@@ -41,6 +41,9 @@ func (r *Run) Attempt(start Start) Attempt {
 		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(), Around: r.budgetsAround(s),
 		Duty: s.duty, Agent: s.worker(), Orchestrator: r.w.Orchestrator, Avoid: s.avoided(), Replan: s.replan, Depth: r.plans() + 1,
 	}
+	if s.def.Plan != nil {
+		a.Within = r.w
+	}
 	if s.def.Gate != nil && s.duty != DutyDecide {
 		a.Scope = r.frozen(s)
 	}
