@@ -104,6 +104,7 @@ func (j *job) end(o *flow.Outcome) *flow.Outcome {
 	if j.last != nil {
 		o.Calls, j.last = j.last.Calls, nil
 	}
+	slices.Sort(j.notes) // delegates that work at the same time note in any order
 	o.Calls, o.PromptHash, o.Notes = slices.Concat(o.Calls, j.calls), j.hash, j.notes
 	return o
 }
