@@ -118,9 +118,10 @@ type Attempt struct {
 	Scope        *workflow.Scope
 	Avoid        []string // models whose families are passed over
 	Escalated    *Escalated
-	Replan       *Replan         // of a plan step: what became of the plan before; nil: there was none
-	Depth        int             // of plans, the one to be made included
-	Orchestrator *workflow.Agent // of the workflow: answers needs_decision; nil: a person does
+	Contract     workflow.Contract // of DutyDecide: what the output of the step must be
+	Replan       *Replan           // of a plan step: what became of the plan before; nil: there was none
+	Depth        int               // of plans, the one to be made included
+	Orchestrator *workflow.Agent   // of the workflow: answers needs_decision; nil: a person does
 }
 
 // Duty is what an attempt is for.

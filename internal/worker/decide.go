@@ -5,7 +5,6 @@ import (
 
 	"github.com/fermata-run/fermata/internal/agent"
 	"github.com/fermata-run/fermata/internal/flow"
-	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // decide has a question of the agent's answered: by the workflow's orchestrator in a conversation of its own, where there is
@@ -66,7 +65,7 @@ func asked(q agent.Question) string {
 // escalated has the agent decide what becomes of a failure.
 func (j *job) escalated() *flow.Outcome {
 	a := &j.attempt
-	e := agent.Escalation{Step: a.Path, Task: j.task, Contract: contractOf(a.Step)}
+	e := agent.Escalation{Step: a.Path, Task: j.task, Contract: a.Contract}
 	e.Task.Feedback = ""
 	if said := a.Escalated; said != nil {
 		e.Failure, e.Refused = told(said.Failure), said.Refused
@@ -90,16 +89,3 @@ func (j *job) escalated() *flow.Outcome {
 }
 
 func told(f flow.Failure) string { return f.Class + ": " + f.Message }
-
-// contractOf is what the output of a step must be.
-func contractOf(s *workflow.Step) workflow.Contract {
-	switch {
-	case s.Agent != nil:
-		return s.Agent.Agent.Output
-	case s.Tool != nil && s.Tool.Output.Schema != nil:
-		return s.Tool.Output
-	case s.Merge != nil && s.Merge.Agent != nil:
-		return s.Merge.Agent.Agent.Output
-	}
-	return workflow.Contract{JSON: true}
-}

@@ -145,7 +145,8 @@ func TestEscalations(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := &cast{lines: map[string][]string{"": c.lines}}
 			a := scene(t, func(a *flow.Attempt) {
-				a.Duty, a.Agent = flow.DutyDecide, lead()
+				a.Duty, a.Contract = flow.DutyDecide, a.Agent.Output
+				a.Agent = lead()
 				a.Step.Gate = &workflow.Gate{Checks: []workflow.Check{{Assert: condition(t, "1 == 2")}}} // it is no part of this
 				a.Escalated = &flow.Escalated{
 					Failure: flow.Failure{Class: "gate_failed", Message: "too weak"}, Refused: c.refused, History: []flow.Failure{{Class: "server", Message: "away"}},
@@ -173,6 +174,7 @@ func TestEscalations(t *testing.T) {
 func TestEscalatedTool(t *testing.T) {
 	m := &cast{lines: map[string][]string{"": {`{"decision":"replace","output":7}`}}}
 	a := toolAttempt("builtin:fail", `{"class":"server"}`)
+	a.Contract.JSON = true
 	a.Duty, a.Agent, a.Escalated = flow.DutyDecide, lead(), &flow.Escalated{Failure: flow.Failure{Class: "server", Message: "away"}}
 	_, o, _ := do(t.Context(), New(Config{Gateway: m}), a)
 	if o.Decision == nil || string(o.Decision.Output) != "7" || !strings.Contains(lastSaid(m.seen[""][0]), `{"class":"server"}`) {
@@ -180,7 +182,7 @@ func TestEscalatedTool(t *testing.T) {
 	}
 	m = &cast{lines: map[string][]string{"": {`{"decision":"replace","output":7}`, `{"decision":"replace","output":"seven"}`}}}
 	b := scene(t, func(a *flow.Attempt) {
-		a.Duty, a.Escalated, a.Step.Agent.Agent.Output = flow.DutyDecide, &flow.Escalated{}, workflow.Contract{}
+		a.Duty, a.Escalated = flow.DutyDecide, &flow.Escalated{}
 	})
 	if _, o, _ = do(t.Context(), New(Config{Gateway: m}), b); o.Decision == nil || string(o.Decision.Output) != `"seven"` {
 		t.Errorf("%+v", o)
