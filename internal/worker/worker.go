@@ -65,6 +65,8 @@ type Config struct {
 	Gateway   Gateway
 	Tools     Tools     // the built-in ones
 	Incidents Incidents // nil: every attempt is made
+	// Roster says what is known of models: what plans may cost is reckoned by it. Nil: nothing is known, and they cost nothing.
+	Roster    workflow.Roster
 	Metrics   Metrics
 	Log       *slog.Logger
 	AgentsMax int // agents at work at once: 20,000; the others wait, and their timeout does not run
@@ -77,6 +79,7 @@ type Worker struct {
 	gateway Gateway
 	tools   Tools
 	trouble Incidents
+	roster  workflow.Roster
 	metrics Metrics
 	log     *slog.Logger
 	now     func() time.Time
@@ -85,7 +88,7 @@ type Worker struct {
 
 // New makes a Worker.
 func New(c Config) *Worker {
-	w := &Worker{gateway: c.Gateway, tools: c.Tools, trouble: c.Incidents, metrics: c.Metrics, log: c.Log, now: c.Now}
+	w := &Worker{gateway: c.Gateway, tools: c.Tools, trouble: c.Incidents, roster: c.Roster, metrics: c.Metrics, log: c.Log, now: c.Now}
 	if w.tools == nil {
 		w.tools = &tool.Tools{}
 	}
