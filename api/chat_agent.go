@@ -83,6 +83,8 @@ func (c *chat) converse(ctx context.Context, k *call) (reply, error) {
 		case agent.Done:
 			out.text = plain(s.Output)
 			return out, nil
+		case agent.Undecided: // whoever asked is the one to decide
+			return out, nil
 		case agent.Failed:
 			next := out.account.Depth + 1
 			if next >= len(r.Chain.Entries) {

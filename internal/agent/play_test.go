@@ -131,6 +131,8 @@ func (s *stage) reply(text string) string {
 			out += fmt.Sprintf(" unresolved=%q", step.Unresolved)
 		}
 		return out + "\n" + string(step.Output)
+	case Undecided:
+		return fmt.Sprintf("undecided %q options=%q recommendation=%q", step.Question.Question, step.Options, step.Recommendation)
 	case Failed:
 		return "failed " + step.Class + ": " + step.Message
 	default:

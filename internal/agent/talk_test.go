@@ -307,6 +307,10 @@ func FuzzNext(f *testing.F) {
 					t.Fatalf("asked %d times", asked+2)
 				}
 				continue
+			case Undecided:
+				if step.Question.Question == "" || !utf8.ValidString(step.Question.Question) {
+					t.Fatalf("asked %+v", step)
+				}
 			case Failed:
 				if step.Class != ClassInvalidOutput || step.Message == "" {
 					t.Fatalf("got %+v", step)

@@ -134,7 +134,8 @@ func TestEscalations(t *testing.T) {
 		{"accepted", refused, []string{`{"decision":"accept","output":{"text":"other"},"notes":"good enough"}`}, &flow.Decision{Decision: "accept", Notes: "good enough"}, ""},
 		{"nothing to accept", nil, []string{`{"decision":"accept"}`, `{"decision":"fail"}`}, &flow.Decision{Decision: "fail"}, ""},
 		{
-			"replaced, by the contract", refused, []string{`{"decision":"replace"}`, `{"decision":"replace","output":{"text":1}}`, `{"decision":"replace","output":{"text":"mine"}}`},
+			"replaced, by the contract", refused,
+			[]string{`{"decision":"replace"}`, `{"decision":"replace","output":{"text":1}}`, `{"decision":"replace","output":{"text":"mine"}}`},
 			&flow.Decision{Decision: "replace", Output: json.RawMessage(text("mine"))},
 			"",
 		},
