@@ -18,7 +18,7 @@ import (
 // Whose words a turn is (flow.Turn.Who). The agent's own have no name. Who speaks within a delegate's conversation has the
 // delegate's name before its own, with a slash.
 const (
-	whoPerson  = "person"
+	whoPerson  = flow.TurnPerson
 	whoDecider = "decider"
 	whoSummary = "summary"
 	whoJudge   = "judge.%d"       // the place of its check in the gate
