@@ -38,7 +38,7 @@ func (c *chat) agent(k *call, ref string) error {
 	r := &k.request
 	r.Caller.Workflow, r.Caller.Agent = w.Name, a.Name
 	r.Chain, r.Route, r.Baseline, r.ContextTokens, r.Overflow = a.Chain, a.Route, a.Baseline, a.ContextTokens, a.Overflow
-	talk, opening := agent.Open(a, "", nil, "")
+	talk, opening := agent.Open(a, agent.Task{})
 	k.talk, k.opening = &talk, len(opening.Messages)
 	// The last message stands for those of the request.
 	r.Ask.Messages = slices.Concat(opening.Messages[:k.opening-1], r.Ask.Messages)
@@ -82,6 +82,8 @@ func (c *chat) converse(ctx context.Context, k *call) (reply, error) {
 		switch talk, step = agent.Next(talk, out.text); s := step.(type) {
 		case agent.Done:
 			out.text = plain(s.Output)
+			return out, nil
+		case agent.Undecided: // whoever asked is the one to decide
 			return out, nil
 		case agent.Failed:
 			next := out.account.Depth + 1
@@ -157,7 +159,7 @@ func judge(k *call) func(gateway.Judged) *gateway.Rejection {
 	}
 	talk := k.talk
 	if talk == nil {
-		opened, _ := agent.Open(&workflow.Agent{Output: workflow.Contract{JSON: k.request.Ask.JSON}}, "", nil, "")
+		opened, _ := agent.Open(&workflow.Agent{Output: workflow.Contract{JSON: k.request.Ask.JSON}}, agent.Task{})
 		talk = &opened
 	}
 	return func(j gateway.Judged) *gateway.Rejection { return gateway.Accepts(*talk, j) }

@@ -64,7 +64,7 @@ func (c *benchCommand) Run(ctx context.Context, s *screen) error {
 		return err
 	}
 	defer models.close()
-	work := worker.New(worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log})
+	work := worker.New(worker.Config{Gateway: models.gateway, Roster: models.gateway, Metrics: metrics, Log: m.cfg.Log})
 	config := bench.Config{
 		Store: db, Worker: work, Metrics: metrics, Workload: c.Workload, Seconds: c.Seconds, InFlight: c.InFlight, Log: m.cfg.Log,
 		Phase: func(name string) { s.say("%s …", name) },

@@ -51,12 +51,19 @@ type providerConfig struct {
 
 // scriptLine answers the first question that fits.
 type scriptLine struct {
-	Contains string        `yaml:"contains"` // in the last message of the user
+	Contains string        `yaml:"contains"` // in the last message of the user, or in the results of tools behind it
 	Model    string        `yaml:"model"`    // empty: any
 	Answer   string        `yaml:"answer"`
+	Calls    []scriptCall  `yaml:"calls"` // of tools, besides the answer
 	Tokens   scriptTokens  `yaml:"tokens"`
 	Class    string        `yaml:"class"` // fail with this class instead
 	Latency  time.Duration `yaml:"latency"`
+}
+
+// scriptCall is a call of a tool.
+type scriptCall struct {
+	Name      string `yaml:"name"`
+	Arguments string `yaml:"arguments"` // JSON
 }
 
 // scriptTokens are what an answer is said to have taken; all zero: they are counted.

@@ -150,7 +150,7 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 		return err
 	}
 	defer models.close()
-	working := worker.Config{Gateway: models.gateway, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers}
+	working := worker.Config{Gateway: models.gateway, Roster: models.gateway, Metrics: metrics, Log: m.cfg.Log, AgentsMax: m.cfg.Workers}
 	if !m.cfg.NoIncidents {
 		working.Incidents = models.incidents
 	}

@@ -82,6 +82,9 @@ func script(lines []scriptLine) []provider.ScriptLine {
 	said := make([]provider.ScriptLine, len(lines))
 	for i, l := range lines {
 		said[i] = provider.ScriptLine{Contains: l.Contains, Model: l.Model, Answer: l.Answer, Class: l.Class, Latency: l.Latency}
+		for _, call := range l.Calls {
+			said[i].Calls = append(said[i].Calls, provider.ScriptedCall(call))
+		}
 		if l.Tokens != (scriptTokens{}) {
 			said[i].Tokens = &usage.Tokens{
 				Input: l.Tokens.Input, CacheRead: l.Tokens.CacheRead, CacheWrite: l.Tokens.CacheWrite, Output: l.Tokens.Output, Reasoning: l.Tokens.Reasoning,

@@ -78,6 +78,7 @@ func Object(list []Member) json.RawMessage {
 type declared struct {
 	confidence, unresolved bool
 	share                  bool // confidence is declared on a scale that ends at 1
+	decision               bool // the answer has a needs_decision of its own
 	notObject              bool // the answer cannot be an object
 	onlyString             bool // the answer can only be a string
 }
@@ -104,6 +105,7 @@ func declarations(c workflow.Contract) declared {
 		d.confidence, d.share = true, endsAtOne(own)
 	}
 	_, d.unresolved = find(properties, "unresolved")
+	_, d.decision = find(properties, needsDecision)
 	return d
 }
 

@@ -13,23 +13,37 @@ const (
 	roleValidator = "validator"
 )
 
-// Open starts a conversation: what an agent is sent first. Prompt and input are the step's, rendered; input is a JSON
-// object or empty. Feedback says why the attempt before failed; empty: there was none, or it is not told.
+// Task is what an agent is asked to do.
+type Task struct {
+	Prompt   string
+	Input    json.RawMessage // a JSON object shown after the prompt; empty: none
+	Feedback string          // why the attempt before failed; empty: there was none, or it is not told
+	// Staffed: somebody decides what a grinder cannot decide, and the agent's delegates are there to work.
+	Staffed bool
+	// Check says what is wrong with an output that meets the contract, or nothing; it must be pure. Nil: nothing is.
+	Check func(output json.RawMessage) string
+}
+
+// Open starts a conversation: what an agent is sent first.
 //
 // What is the same for every run of the agent stands first, so that providers' caches hit.
-func Open(a *workflow.Agent, prompt string, input json.RawMessage, feedback string) (Talk, Ask) {
+func Open(a *workflow.Agent, task Task) (Talk, Ask) {
 	contract := a.Output
 	contract.JSON = contract.JSON || contract.Schema != nil
-	t := Talk{contract: contract, declares: declarations(contract)}
+	t := Talk{contract: contract, declares: declarations(contract), check: task.Check}
 	t.ask = Ask{JSON: contract.JSON, MaxTokens: a.MaxTokens, Temperature: a.Temperature}
 	asked := t.asksFor(a.Role)
 	if contract.Schema != nil {
 		t.ask.Schema = extended(contract.Schema.Raw, asked)
 	}
-	if system := systemText(a.Instructions, t.ask, asked); system != "" {
+	if task.Staffed {
+		t.mayAsk = a.Role == roleGrinder && !t.declares.decision
+		t.staff(a)
+	}
+	if system := systemText(a.Instructions, t.ask, asked, t.mayAsk); system != "" {
 		t.ask.Messages = append(t.ask.Messages, Message{Role: RoleSystem, Content: system, Stable: true})
 	}
-	t.ask.Messages = append(t.ask.Messages, Message{Role: RoleUser, Content: userText(prompt, input, feedback)})
+	t.ask.Messages = append(t.ask.Messages, Message{Role: RoleUser, Content: userText(task)})
 	return t, t.ask
 }
 
@@ -47,7 +61,7 @@ func (t Talk) asksFor(role string) wanted {
 	return wanted{confidence: !t.declares.confidence, unresolved: !t.declares.unresolved}
 }
 
-func systemText(instructions string, ask Ask, asked wanted) string {
+func systemText(instructions string, ask Ask, asked wanted, mayAsk bool) string {
 	var parts []string
 	if s := strings.TrimSpace(cleanText(instructions)); s != "" {
 		parts = append(parts, s)
@@ -70,21 +84,24 @@ func systemText(instructions string, ask Ask, asked wanted) string {
 		s.WriteString("\nFlag what is uncertain instead of guessing.")
 		parts = append(parts, s.String())
 	}
+	if mayAsk {
+		parts = append(parts, mayAskText)
+	}
 	return strings.Join(parts, "\n\n")
 }
 
-func userText(prompt string, input json.RawMessage, feedback string) string {
+func userText(t Task) string {
 	var parts []string
-	if s := cleanText(prompt); strings.TrimSpace(s) != "" {
+	if s := cleanText(t.Prompt); strings.TrimSpace(s) != "" {
 		parts = append(parts, s)
 	}
-	if len(input) > 0 && string(input) != "null" && string(input) != "{}" {
-		parts = append(parts, "INPUT\n"+cleanText(string(input)))
+	if len(t.Input) > 0 && string(t.Input) != "null" && string(t.Input) != "{}" {
+		parts = append(parts, "INPUT\n"+cleanText(string(t.Input)))
 	}
 	if len(parts) == 0 {
 		parts = append(parts, "Do what your instructions say.")
 	}
-	if s := strings.TrimSpace(cleanText(feedback)); s != "" {
+	if s := strings.TrimSpace(cleanText(t.Feedback)); s != "" {
 		parts = append(parts, "An earlier attempt at this failed. Do not repeat it:\n"+clip(s, feedbackBytesMax))
 	}
 	return strings.Join(parts, "\n\n")

@@ -82,6 +82,7 @@ func (s *stage) open(t *testing.T, settings []string) string {
 	t.Helper()
 	var a workflow.Agent
 	var prompt, input, feedback string
+	var staffed bool
 	for _, line := range settings {
 		name, value, _ := strings.Cut(line, ": ")
 		switch name {
@@ -97,6 +98,8 @@ func (s *stage) open(t *testing.T, settings []string) string {
 			prompt = value
 		case "input":
 			input = value
+		case "staffed":
+			staffed = true
 		case "feedback":
 			feedback = value
 		default:
@@ -104,7 +107,7 @@ func (s *stage) open(t *testing.T, settings []string) string {
 		}
 	}
 	var ask Ask
-	s.talk, ask = Open(&a, prompt, json.RawMessage(input), feedback)
+	s.talk, ask = Open(&a, Task{Prompt: prompt, Input: json.RawMessage(input), Feedback: feedback, Staffed: staffed})
 	return show(ask)
 }
 
@@ -128,6 +131,8 @@ func (s *stage) reply(text string) string {
 			out += fmt.Sprintf(" unresolved=%q", step.Unresolved)
 		}
 		return out + "\n" + string(step.Output)
+	case Undecided:
+		return fmt.Sprintf("undecided %q options=%q recommendation=%q", step.Question.Question, step.Options, step.Recommendation)
 	case Failed:
 		return "failed " + step.Class + ": " + step.Message
 	default:

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -106,13 +107,21 @@ func (t Talk) accept(value []byte, mended bool) (Done, *complaint) {
 	if c := tooLarge(done.Output); c != nil {
 		return Done{}, c
 	}
-	if t.contract.Schema == nil {
-		return done, nil
+	if t.contract.Schema != nil {
+		if issues := t.contract.Schema.Check(done.Output); len(issues) > 0 {
+			return Done{}, &complaint{text: told(issues)}
+		}
 	}
-	issues := t.contract.Schema.Check(done.Output)
-	if len(issues) == 0 {
-		return done, nil
+	if t.check != nil {
+		if wrong := t.check(done.Output); wrong != "" {
+			return Done{}, &complaint{text: clip(cleanText(wrong), complaintBytesMax)}
+		}
 	}
+	return done, nil
+}
+
+// told lists what is wrong with a value.
+func told(issues []fault.Issue) string {
 	var s strings.Builder
 	for i, issue := range issues {
 		if i == complaintsMax {
@@ -125,7 +134,7 @@ func (t Talk) accept(value []byte, mended bool) (Done, *complaint) {
 		}
 		fmt.Fprintf(&s, "\n- %s: %s", at, issue.Detail)
 	}
-	return Done{}, &complaint{text: clip(strings.TrimPrefix(cleanText(s.String()), "\n"), complaintBytesMax)}
+	return clip(strings.TrimPrefix(cleanText(s.String()), "\n"), complaintBytesMax)
 }
 
 func tooLarge(output []byte) *complaint {

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -94,10 +95,14 @@ type Talk struct {
 	ask      Ask // the one that waits for its reply
 	contract workflow.Contract
 	declares declared
-	again    int // times the model was asked to answer again
+	check    func(output json.RawMessage) string // nil: the contract is all
+	again    int                                 // times the model was asked to answer again
+	mayAsk   bool                                // an answer may be a question: see Undecided
+	turns    int                                 // answers that called tools
+	turnsMax int
 }
 
-// Step is what a conversation comes to with a reply: an Ask, Done or Failed.
+// Step is what a conversation comes to with a reply: an Ask, Done, Undecided or Failed.
 //
 //sumtype:decl
 type Step interface{ step() }
@@ -110,18 +115,25 @@ type Done struct {
 	Repaired   bool // the answer was mended before it met its contract
 }
 
-// Failed ends a conversation without one.
+// Undecided stops a conversation until somebody decides what the agent cannot decide itself. It goes on with Decided.
+type Undecided struct{ Question }
+
+// Failed ends a conversation without an answer.
 type Failed struct {
 	Class   string
 	Message string
 }
 
-func (Ask) step()    {}
-func (Done) step()   {}
-func (Failed) step() {}
+func (Ask) step()       {}
+func (Done) step()      {}
+func (Undecided) step() {}
+func (Failed) step()    {}
 
 // Next takes the reply to what was asked last. The reply is untrusted: whatever it holds, Done.Output is valid JSON.
 func Next(t Talk, reply string) (Talk, Step) {
+	if q, ok := t.question(reply); ok {
+		return t, Undecided{q}
+	}
 	answer, complaint := t.read(reply)
 	switch {
 	case complaint == nil:
@@ -134,21 +146,32 @@ func Next(t Talk, reply string) (Talk, Step) {
 			Message: "asked " + strconv.Itoa(t.again+1) + " times; the last answer does not meet its contract: " + complaint.text,
 		}
 	}
-	said := cleanText(reply)
-	if strings.TrimSpace(said) == "" {
-		said = "(no answer)" // providers refuse empty messages
-	}
 	next := t
 	next.again++
-	// A new slice: the old conversation stays what it was.
-	next.ask.Messages = append(append(make([]Message, 0, len(t.ask.Messages)+2), t.ask.Messages...),
-		Message{Role: RoleAssistant, Content: said}, Message{Role: RoleUser, Content: t.mend(complaint.text)})
+	next = next.after(reply, Message{Role: RoleUser, Content: t.mend(complaint.text)})
 	return next, next.ask
+}
+
+// after is the conversation with a reply and what is said to it. The old one stays what it was.
+func (t Talk) after(reply string, said ...Message) Talk {
+	reply = cleanText(reply)
+	if strings.TrimSpace(reply) == "" {
+		reply = "(no answer)" // providers refuse empty messages
+	}
+	return t.with(append([]Message{{Role: RoleAssistant, Content: reply}}, said...)...)
+}
+
+func (t Talk) with(messages ...Message) Talk {
+	t.ask.Messages = slices.Concat(t.ask.Messages, messages)
+	return t
 }
 
 // Peek reads a reply as Next would and changes nothing: ok says that it is an answer that meets its contract.
 // Confidence is from 0 to 100; nil: the answer gives none.
 func Peek(t Talk, reply string) (output json.RawMessage, confidence *float64, ok bool) {
+	if _, asks := t.question(reply); asks {
+		return nil, nil, false
+	}
 	answer, complaint := t.read(reply)
 	if complaint != nil {
 		return nil, nil, false

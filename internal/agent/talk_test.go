@@ -14,7 +14,7 @@ import (
 
 // Two replies to one question make two conversations that know nothing of each other.
 func TestTalkIsAValue(t *testing.T) {
-	talk, _ := Open(&workflow.Agent{Output: workflow.Contract{JSON: true}}, "p", nil, "")
+	talk, _ := Open(&workflow.Agent{Output: workflow.Contract{JSON: true}}, Task{Prompt: "p"})
 	talk, _ = Next(talk, "no")
 	one, first := Next(talk, "one")
 	two, second := Next(talk, "two")
@@ -33,7 +33,7 @@ func TestTalkIsAValue(t *testing.T) {
 }
 
 func TestSizes(t *testing.T) {
-	text, _ := Open(&workflow.Agent{}, "p", nil, "")
+	text, _ := Open(&workflow.Agent{}, Task{Prompt: "p"})
 	for _, c := range []struct {
 		bytes int
 		fails bool
@@ -44,7 +44,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%d bytes: %T", c.bytes, step)
 		}
 	}
-	any, _ := Open(&workflow.Agent{Output: workflow.Contract{JSON: true}}, "p", nil, "")
+	any, _ := Open(&workflow.Agent{Output: workflow.Contract{JSON: true}}, Task{Prompt: "p"})
 	if _, step := Next(any, `{"a":"`+strings.Repeat("x", workflow.OutputBytesMax)+`"}`); !strings.Contains(step.(Failed).Message, "the limit of an output") {
 		t.Errorf("got %+v", step)
 	}
@@ -54,7 +54,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestFeedbackIsBounded(t *testing.T) {
-	_, ask := Open(&workflow.Agent{}, "p", nil, strings.Repeat("é", feedbackBytesMax))
+	_, ask := Open(&workflow.Agent{}, Task{Prompt: "p", Feedback: strings.Repeat("é", feedbackBytesMax)})
 	got := ask.Messages[0].Content
 	if len(got) > feedbackBytesMax+200 || !utf8.ValidString(got) {
 		t.Errorf("%d bytes, valid: %t", len(got), utf8.ValidString(got))
@@ -64,7 +64,7 @@ func TestFeedbackIsBounded(t *testing.T) {
 // The hash stands in the log: of what was asked before there were tools it is what it was then.
 func TestHash(t *testing.T) {
 	open := func(instructions, prompt string) Ask {
-		_, ask := Open(&workflow.Agent{Instructions: instructions}, prompt, nil, "")
+		_, ask := Open(&workflow.Agent{Instructions: instructions}, Task{Prompt: prompt})
 		return ask
 	}
 	if got := open("i", "p").Hash(); got != "c674db06bc037dfda5916b08d2087ffe" {
@@ -113,8 +113,8 @@ func TestHash(t *testing.T) {
 // What is stable stands first, and is the same whatever a step and an attempt add: else no provider's cache would hit.
 func TestStableFirst(t *testing.T) {
 	a := &workflow.Agent{Role: roleGrinder, Instructions: "Write.", Output: contract(t, `{"type":"object","properties":{"text":{"type":"string"}}}`)}
-	talk, first := Open(a, "About tea.", json.RawMessage(`{"n":1}`), "")
-	_, second := Open(a, "About rice.", nil, "it was empty")
+	talk, first := Open(a, Task{Prompt: "About tea.", Input: json.RawMessage(`{"n":1}`)})
+	_, second := Open(a, Task{Prompt: "About rice.", Feedback: "it was empty"})
 	_, again := Next(talk, "no JSON")
 	stable := func(ask Ask) (prefix []Message) {
 		for i, m := range ask.Messages {
@@ -141,7 +141,7 @@ func TestStableFirst(t *testing.T) {
 // Peek reads what Next reads, and the conversation does not notice.
 func TestPeek(t *testing.T) {
 	a := &workflow.Agent{Output: contract(t, `{"type":"object","required":["text"],"properties":{"text":{"type":"string"}}}`)}
-	talk, _ := Open(a, "p", nil, "")
+	talk, _ := Open(a, Task{Prompt: "p"})
 	for reply, want := range map[string]string{
 		`{"text":"a","confidence":20}`:    `{"text":"a"} 20`,
 		"```json\n{\"text\":\"a\",}\n```": `{"text":"a"} none`,
@@ -232,7 +232,7 @@ func TestConfidence(t *testing.T) {
 		{text, `"NaN"`, bad},
 	} {
 		reply := `{"confidence":` + c.value + `}`
-		talk, _ := Open(&workflow.Agent{Output: c.contract}, "p", nil, "")
+		talk, _ := Open(&workflow.Agent{Output: c.contract}, Task{Prompt: "p"})
 		_, confidence, ok := Peek(talk, reply)
 		got := float64(none)
 		switch {
@@ -288,7 +288,7 @@ func FuzzNext(f *testing.F) {
 	contracts := []workflow.Contract{{}, {JSON: true}, object, contract(f, `{"type":"string"}`)}
 	f.Fuzz(func(t *testing.T, reply string, which uint8) {
 		c := contracts[int(which)%len(contracts)]
-		talk, ask := Open(&workflow.Agent{Role: roleGrinder, Instructions: reply, Output: c}, reply, json.RawMessage(`{}`), reply)
+		talk, ask := Open(&workflow.Agent{Role: roleGrinder, Instructions: reply, Output: c}, Task{Prompt: reply, Input: json.RawMessage(`{}`), Feedback: reply, Staffed: true})
 		for asked := 0; ; asked++ {
 			for _, m := range ask.Messages {
 				if !utf8.ValidString(m.Content) || m.Content == "" {
@@ -307,6 +307,10 @@ func FuzzNext(f *testing.F) {
 					t.Fatalf("asked %d times", asked+2)
 				}
 				continue
+			case Undecided:
+				if step.Question.Question == "" || !utf8.ValidString(step.Question.Question) {
+					t.Fatalf("asked %+v", step)
+				}
 			case Failed:
 				if step.Class != ClassInvalidOutput || step.Message == "" {
 					t.Fatalf("got %+v", step)

@@ -115,6 +115,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.applyStarted(e, s, b)
 	case *Turn:
 		s.turns = append(s.turns, *b)
+		s.noteBest(b.Calls)
 		r.charge(s, b.Calls)
 	case *Succeeded:
 		r.applySucceeded(e, s, b)
@@ -164,7 +165,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 
 func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
 	s.last, s.decoded, s.value = *b, false, nil
-	s.best = len(s.calls) + surest(b.Calls)
+	s.noteBest(b.Calls)
 	r.charge(s, b.Calls)
 	r.chargeChild(s, b.Child)
 	if s.last.Calls = nil; b.Assembled {

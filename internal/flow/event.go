@@ -95,7 +95,8 @@ type Parent struct {
 type Attempt struct {
 	Run      uuid.UUID
 	Tenant   uuid.UUID
-	Workflow string // its name, for metrics and logs
+	Workflow string             // its name, for metrics and logs
+	Within   *workflow.Workflow // the definition that Step is of
 	Step     *workflow.Step
 	Path     Path
 	Gen, No  int16
@@ -117,9 +118,10 @@ type Attempt struct {
 	Scope        *workflow.Scope
 	Avoid        []string // models whose families are passed over
 	Escalated    *Escalated
-	Replan       *Replan         // of a plan step: what became of the plan before; nil: there was none
-	Depth        int             // of plans, the one to be made included
-	Orchestrator *workflow.Agent // of the workflow: answers needs_decision; nil: a person does
+	Contract     workflow.Contract // of DutyDecide: what the output of the step must be
+	Replan       *Replan           // of a plan step: what became of the plan before; nil: there was none
+	Depth        int               // of plans, the one to be made included
+	Orchestrator *workflow.Agent   // of the workflow: answers needs_decision; nil: a person does
 }
 
 // Duty is what an attempt is for.
@@ -213,6 +215,11 @@ type Turn struct {
 	Reply  string          `json:"reply"`
 	Hidden json.RawMessage `json:"hidden,omitempty"` // what the provider wants back with it: an agent.Hidden
 	Calls  []usage.Call    `json:"calls,omitempty"`  // the last one answered
+
+	ToolCalls  json.RawMessage `json:"tool_calls,omitempty"`  // asked for with the reply: a list of agent.ToolCall
+	BelowGate  bool            `json:"below_gate,omitempty"`  // no model's answer was accepted; this is the best one
+	SameFamily bool            `json:"same_family,omitempty"` // of a family that was to be avoided
+	Failure    *Failure        `json:"failure,omitempty"`     // instead of a reply: nobody answered, and the attempt goes on without
 }
 
 // Failure is why something did not succeed. Class is one of the error classes of the workflow format.

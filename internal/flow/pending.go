@@ -41,11 +41,15 @@ func (r *Run) Attempt(start Start) Attempt {
 		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(), Around: r.budgetsAround(s),
 		Duty: s.duty, Agent: s.worker(), Orchestrator: r.w.Orchestrator, Avoid: s.avoided(), Replan: s.replan, Depth: r.plans() + 1,
 	}
-	if s.def.Gate != nil && s.duty != DutyDecide {
+	if s.def.Plan != nil {
+		a.Within = r.w
+	}
+	if (s.def.Gate != nil || a.Agent != nil && a.Agent.Gate != nil) && s.duty != DutyDecide {
 		a.Scope = r.frozen(s)
 	}
 	if s.duty == DutyDecide {
-		a.Escalated = s.escalation()
+		a.Escalated, a.Contract = s.escalation(), s.contract()
+		a.Contract.JSON = a.Contract.JSON || s.def.Agent == nil // no text is asked for: any JSON will do
 		if a.Agent = s.rungOfError().To; s.input == nil {
 			a.Input = json.RawMessage("{}")
 		}

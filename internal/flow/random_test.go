@@ -234,7 +234,7 @@ func pendingOf(run *flow.Run) []flow.Attempt {
 	var list []flow.Attempt
 	for start := range run.Pending {
 		a := run.Attempt(start)
-		a.Step, a.Input = nil, nil
+		a.Within, a.Step, a.Agent, a.Input = nil, nil, nil, nil
 		list = append(list, a)
 	}
 	return list

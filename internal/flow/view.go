@@ -259,28 +259,29 @@ func (s *step) total() usage.Sum {
 	return sum
 }
 
-// answered is the last call that a model answered, or whose answer was taken though it was not accepted.
+// answered is the last call of the step's own agent that a model answered, or whose answer was taken though it was not
+// accepted. Those of judges, delegates and others who work at the step are none.
 func (s *step) answered() (usage.Call, bool) {
 	if s.last.BelowGate && s.best < len(s.calls) {
 		return s.calls[s.best], true
 	}
 	for i := len(s.calls) - 1; i >= 0; i-- {
-		if s.calls[i].Class == "" {
-			return s.calls[i], true
+		if c := &s.calls[i]; c.Class == "" && c.Who == "" {
+			return *c, true
 		}
 	}
 	return usage.Call{}, false
 }
 
-// surest is the index of the call whose answer is the best of those that were not accepted: the first of the surest.
-func surest(calls []usage.Call) int {
-	best, score := 0, -1.0
+// noteBest remembers which of the calls that are about to be counted is the best one that was not accepted: the first of
+// the surest.
+func (s *step) noteBest(calls []usage.Call) {
+	score := -1.0
 	for i, c := range calls {
-		if c.Class == classLowConfidence && c.Confidence != nil && *c.Confidence > score {
-			best, score = i, *c.Confidence
+		if c.Who == "" && c.Class == classLowConfidence && c.Confidence != nil && *c.Confidence > score {
+			s.best, score = len(s.calls)+i, *c.Confidence
 		}
 	}
-	return best
 }
 
 // Submitted is what the run started from.

@@ -42,7 +42,7 @@ func (c *completion) call(ctx context.Context, e *entry, t *tries) (Answer, *fai
 	reply, failed := q.send(spanned)
 	q.settle(ctx, reply, failed)
 	endSpan(span, &q.line, reply.Model)
-	answer := Answer{Reply: reply, Provider: q.line.Provider, Asked: q.line.Model, Depth: e.depth, Try: q.line.Try}
+	answer := Answer{Reply: reply, Provider: q.line.Provider, Asked: q.line.Model, Depth: e.depth, Try: q.line.Try, SameFamily: e.avoided}
 	if failed == nil {
 		return answer, nil
 	}

@@ -15,7 +15,7 @@ const classTokens = 20
 // question, that is a call of its own, recorded with the others.
 func (c *completion) chosen(ctx context.Context) (workflow.Chain, string, error) {
 	q := questionOf(c.req.Route, c.req.Caller, c.req.Ask)
-	q.Session, q.CallsPerDay = c.req.Session, c.g.volumes.add(c.req.Caller, time.Now())
+	q.Session, q.CallsPerDay, q.Avoid = c.req.Session, c.g.volumes.add(c.req.Caller, time.Now()), c.req.Avoid
 	if q.Route == ClassAuto {
 		if d, err := c.g.Decide(q); err == nil && d.Classify != nil {
 			q.Class = c.classify(ctx, d.Classify, q.Text)

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -58,6 +59,8 @@ type entry struct {
 	route route
 	depth int
 	last  bool // nobody is left to be asked after it
+
+	avoided bool // it is of a family that is asked only where nobody else is left
 }
 
 // failure is why an entry did not answer.
@@ -110,9 +113,13 @@ func (c *completion) run(ctx context.Context) (Answer, error) {
 	return answer, nil
 }
 
-// walk asks the entries in order.
+// walk asks the entries in order. Of a family that is to be avoided nobody is asked once somebody else has answered, though
+// it was not accepted.
 func (c *completion) walk(ctx context.Context) (Answer, verdict) {
 	for i := 0; i < len(c.entries); {
+		if c.entries[i].avoided && c.best != nil {
+			return Answer{}, verdictStop
+		}
 		answer, v, used := c.ask(ctx, i)
 		i += used
 		switch v {
@@ -129,7 +136,7 @@ func (c *completion) walk(ctx context.Context) (Answer, verdict) {
 
 // ask asks entry i, and where the chain says so the one after it beside it. used is how many entries that took.
 func (c *completion) ask(ctx context.Context, i int) (answer Answer, v verdict, used int) {
-	if c.req.Chain.Hedge && i+1 < len(c.entries) && c.req.Stream == nil {
+	if c.req.Chain.Hedge && i+1 < len(c.entries) && c.entries[i].avoided == c.entries[i+1].avoided && c.req.Stream == nil {
 		return c.hedged(ctx, i)
 	}
 	answer, v = c.tryEntry(ctx, c.entries[i], tries{})
@@ -285,7 +292,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 // moment, after that moment.
 func (c *completion) lastResort(ctx context.Context) (Answer, verdict) {
 	var open, throttled *failure
-	sooner := func(f, than *failure) bool { return than == nil || f.until.Before(than.until) }
+	sooner := func(f, than *failure) bool {
+		return than == nil || cmp.Or(asLast(f.entry.avoided)-asLast(than.entry.avoided), f.until.Compare(than.until)) < 0
+	}
 	for i := range c.failures {
 		f := &c.failures[i]
 		switch {
@@ -322,6 +331,7 @@ func (c *completion) cheaper(ctx context.Context, from int) (Answer, verdict) {
 	refused.handled = true
 	c.rule = "budget:" + refused.budget.Budget
 	affordable := c.g.affordable(c.entries[min(from, len(c.entries)):], c.req, refused.budget.Left())
+	c.othersFirst(affordable)
 	markLast(affordable)
 	for _, e := range affordable {
 		if answer, v := c.tryEntry(ctx, e, tries{}); v != verdictNext && v != verdictCheaper {

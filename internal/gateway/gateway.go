@@ -95,7 +95,9 @@ type Request struct {
 	Chain  workflow.Chain
 	Route  string // task class that chooses the chain, where Chain has no entries
 	From   int    // the entry to begin with; those before it are passed over
-	Ask    agent.Ask
+	// Avoid names models whose families are asked only where nobody else is left. Answer.SameFamily says so then.
+	Avoid []string
+	Ask   agent.Ask
 	// Seed tells this turn from all others and is the same when it is asked again after a crash.
 	Seed string
 	// Session is the same for all calls of one conversation: it stays where its prompt is cached.
@@ -148,8 +150,10 @@ type Answer struct {
 	Depth     int    // place of the entry that answered, from 0
 	Try       int    // from 1, within the entry
 	BelowGate bool   // no entry's answer was accepted; this is the best one
-	Rule      string // the routing rule that chose the chain; empty: none
-	Calls     []usage.Call
+	// SameFamily: it is of a family that was to be avoided, and nobody else was left.
+	SameFamily bool
+	Rule       string // the routing rule that chose the chain; empty: none
+	Calls      []usage.Call
 }
 
 // FailedError says that no entry of a chain answered. Calls lists every request, the last one last.

@@ -230,7 +230,7 @@ func (m *market) pick(by, strong string) []string {
 		return strong != "" && !slices.Contains(a.Strengths, strong) || a.Unpriced && by == PickCheapest
 	})
 	slices.SortStableFunc(able, func(a, b *Candidate) int {
-		first := cmp.Compare(breakerRank[a.Breaker], breakerRank[b.Breaker])
+		first := cmp.Or(m.avoided(a)-m.avoided(b), cmp.Compare(breakerRank[a.Breaker], breakerRank[b.Breaker]))
 		switch by {
 		case PickCheapest:
 			first = cmp.Or(first, cmp.Compare(a.Expected, b.Expected))
@@ -241,6 +241,8 @@ func (m *market) pick(by, strong string) []string {
 	})
 	return namesOf(able[:min(len(able), pickedMax)])
 }
+
+func (m *market) avoided(a *Candidate) int { return asLast(m.c.isAvoided(m.q.Avoid, a.Model)) }
 
 // paidFor are the models that can answer and cost at most so much in the worst case, the cheapest first.
 func (m *market) paidFor(amount usage.Money) []string {

@@ -31,9 +31,35 @@ func (c *completion) plan(ctx context.Context) error {
 			c.passOver(&entry{ChainEntry: e, depth: depth}, provider.ClassNotFound, err.Error())
 		}
 	}
+	c.othersFirst(c.entries)
 	c.keepAble()
 	markLast(c.entries)
 	return nil
+}
+
+// othersFirst puts the entries whose family is to be avoided behind all others.
+func (c *completion) othersFirst(entries []*entry) {
+	if len(c.req.Avoid) == 0 {
+		return
+	}
+	for _, e := range entries {
+		e.avoided = c.g.isAvoided(c.req.Avoid, e.route.model)
+	}
+	slices.SortStableFunc(entries, func(a, b *entry) int { return asLast(a.avoided) - asLast(b.avoided) })
+}
+
+// isAvoided reports whether a model is of the family of one of these.
+func (c *catalog) isAvoided(avoid []string, model string) bool {
+	family := c.Family(model)
+	return slices.ContainsFunc(avoid, func(a string) bool { return c.Family(a) == family })
+}
+
+// asLast orders what is avoided behind what is not.
+func asLast(avoided bool) int {
+	if avoided {
+		return 1
+	}
+	return 0
 }
 
 func markLast(entries []*entry) {

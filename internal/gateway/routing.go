@@ -109,6 +109,7 @@ type Question struct {
 	MaxTokens   int               `json:"max_tokens,omitempty"` // of the answer; 0: TokensDefault
 	Session     string            `json:"session,omitempty"`
 	AtMost      usage.Money       `json:"at_most_nano,omitempty"` // what is left in a budget; 0: enough
+	Avoid       []string          `json:"-"`                      // models whose families are picked last
 }
 
 // Decision is who is asked, and why.

@@ -90,8 +90,8 @@ func ofAttempt(a flow.Attempt) store.IncidentOf {
 	switch {
 	case a.Step.Tool != nil:
 		of.Tool = a.Step.Tool.Ref
-	case a.Step.Agent != nil && a.Step.Agent.Agent.Name != "":
-		of.Agent = a.Step.Agent.Agent.Name
+	case a.Agent != nil && a.Agent.Name != "":
+		of.Agent = a.Agent.Name
 	default: // the step's own
 		of.Agent = a.Path
 	}
@@ -211,7 +211,7 @@ func failureOf(a flow.Attempt, f *flow.Failure, now time.Time) failure {
 func isOfTheWork(class string) bool {
 	switch class {
 	case "invalid_output", "tool_error", "gate_failed", "low_confidence", "content_policy", "context_length", "output_truncated",
-		"invalid_request", "capability_mismatch", "timeout", "internal":
+		"invalid_request", "capability_mismatch", "timeout", "internal", "exhausted":
 		return true
 	}
 	return false

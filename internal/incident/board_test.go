@@ -109,7 +109,7 @@ func newNode(t *testing.T, tb *table, name string) node {
 func writer(edit ...func(*flow.Attempt)) flow.Attempt {
 	a := flow.Attempt{
 		Run: uuid.Must(uuid.NewV7()), Tenant: store.TenantDefault, Workflow: "wf", Path: "write", Gen: 1, No: 1,
-		Step: &workflow.Step{Agent: &workflow.AgentStep{Agent: workflow.Agent{Name: "writer"}}, Retry: workflow.Retry{MaxAttempts: 1}},
+		Agent: &workflow.Agent{Name: "writer"}, Step: &workflow.Step{Retry: workflow.Retry{MaxAttempts: 1}},
 	}
 	for _, e := range edit {
 		e(&a)
@@ -168,7 +168,7 @@ func TestIncidentOnTwoNodes(t *testing.T) {
 		}
 	}
 	for name, other := range map[string]flow.Attempt{
-		"agent":    writer(func(a *flow.Attempt) { a.Step.Agent.Agent.Name = "reader" }),
+		"agent":    writer(func(a *flow.Attempt) { a.Agent.Name = "reader" }),
 		"workflow": writer(func(a *flow.Attempt) { a.Workflow = "another" }),
 		"tenant":   writer(func(a *flow.Attempt) { a.Tenant = uuid.Must(uuid.NewV7()) }),
 		"tool": writer(func(a *flow.Attempt) {

@@ -98,6 +98,7 @@ type Call struct {
 	Confidence   *float64  `json:"confidence,omitempty"`       // of an answer that was not accepted
 	Trimmed      int64     `json:"trimmed_tokens,omitempty"`   // left out of the prompt because the window was too small for it
 	Hedged       bool      `json:"hedged,omitempty"`           // sent because the call before was slow
+	Who          string    `json:"who,omitempty"`              // whose it is of those who work at a step; empty: the step's agent's
 }
 
 // Rates are prices in pico-USD per token (1e-12 US dollars: a dollar for a million tokens is 1,000,000).

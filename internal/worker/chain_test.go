@@ -64,7 +64,7 @@ steps:
 	}
 	return New(Config{Gateway: g}), flow.Attempt{
 		Run: uuid.MustParse("0190a0f0-0000-7000-8000-000000000001"), Workflow: "chained", Path: "write", Gen: 1, No: 1,
-		Step: w.Steps[0], Input: json.RawMessage(`{"prompt":"Write"}`),
+		Step: w.Steps[0], Agent: &w.Steps[0].Agent.Agent, Input: json.RawMessage(`{"prompt":"Write"}`),
 	}
 }
 
@@ -192,13 +192,13 @@ func endOf(o *flow.Outcome) string {
 	case o.BelowGate:
 		return string(o.Output) + " below the gate"
 	}
-	return fmt.Sprintf("%s of %d", o.Output, depthOf(o.Calls))
+	return fmt.Sprintf("%s of %d", o.Output, answering(o.Calls).Depth)
 }
 
 // A routed agent's chain is the gateway's: that no entry is left is its word.
 func TestRouteEndsWithTheContract(t *testing.T) {
 	a := agentAttempt(t)
-	a.Step.Agent.Agent.Chain, a.Step.Agent.Agent.Route = workflow.Chain{}, "easy"
+	a.Agent.Chain, a.Agent.Route = workflow.Chain{}, "easy"
 	m := &models{script: []string{"a", "b", "c", "!"}}
 	turns, o, _ := do(t.Context(), New(Config{Gateway: m}), a)
 	if o.Failure == nil || o.Failure.Class != classInvalidOutput || len(turns) != 3 {

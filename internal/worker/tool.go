@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/tool"
+	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -20,12 +22,13 @@ func (w *Worker) tool(outer context.Context, a flow.Attempt) *flow.Outcome {
 	ctx := outer
 	if spec.Ref != tool.RefNoop { // it does not wait: there is nothing to be bounded
 		var cancel context.CancelFunc
-		ctx, cancel = w.limit(outer, a)
+		ctx, cancel = w.limit(outer, a, a.Step.Timeout)
 		defer cancel()
 	}
 	if failure := stopped(outer, ctx); failure != nil {
 		return &flow.Outcome{Failure: failure, Unbegun: true}
 	}
+	began := time.Now()
 	output, err := w.tools.Call(ctx, tool.Request{Ref: spec.Ref, Args: a.Input, Key: a.Key, Attempt: int(a.No)})
 	if err != nil {
 		return &flow.Outcome{Failure: w.toolFailure(outer, ctx, err)}
@@ -33,7 +36,16 @@ func (w *Worker) tool(outer context.Context, a flow.Attempt) *flow.Outcome {
 	if message := broken(spec, output); message != "" {
 		return fail(classInvalidOutput, message)
 	}
-	return &flow.Outcome{Output: output}
+	gate := gateOf(&a)
+	if gate == nil {
+		return &flow.Outcome{Output: output}
+	}
+	if wrong := asserts(gate, a.Scope, output, nil, usage.Tokens{}, 0, time.Since(began)); len(wrong) > 0 {
+		o := fail(classGateFailed, gateFailure(wrong, 0))
+		o.Refused = output
+		return o
+	}
+	return &flow.Outcome{Output: output, Gate: &flow.GateResult{}}
 }
 
 func (w *Worker) toolFailure(outer, ctx context.Context, err error) *flow.Failure {

@@ -27,6 +27,9 @@ const (
 	classInternal      = "internal"
 	classInvalidOutput = "invalid_output"
 	classToolError     = "tool_error"
+	classExhausted     = "exhausted"
+	classGateFailed    = "gate_failed"
+	classNeedsDecision = "needs_decision"
 
 	classBudgetExceeded = "budget_exceeded"
 )
@@ -62,6 +65,8 @@ type Config struct {
 	Gateway   Gateway
 	Tools     Tools     // the built-in ones
 	Incidents Incidents // nil: every attempt is made
+	// Roster says what is known of models: what plans may cost is reckoned by it. Nil: nothing is known, and they cost nothing.
+	Roster    workflow.Roster
 	Metrics   Metrics
 	Log       *slog.Logger
 	AgentsMax int // agents at work at once: 20,000; the others wait, and their timeout does not run
@@ -74,6 +79,7 @@ type Worker struct {
 	gateway Gateway
 	tools   Tools
 	trouble Incidents
+	roster  workflow.Roster
 	metrics Metrics
 	log     *slog.Logger
 	now     func() time.Time
@@ -82,7 +88,7 @@ type Worker struct {
 
 // New makes a Worker.
 func New(c Config) *Worker {
-	w := &Worker{gateway: c.Gateway, tools: c.Tools, trouble: c.Incidents, metrics: c.Metrics, log: c.Log, now: c.Now}
+	w := &Worker{gateway: c.Gateway, tools: c.Tools, trouble: c.Incidents, roster: c.Roster, metrics: c.Metrics, log: c.Log, now: c.Now}
 	if w.tools == nil {
 		w.tools = &tool.Tools{}
 	}
@@ -121,7 +127,8 @@ func (e errAttemptTime) Error() string { return "the attempt took longer than " 
 
 // Do does one attempt: report is called for each turn that the conversation goes on from, then once, last, for the
 // outcome, all before Do returns. When ctx is done the attempt is broken off and its outcome is of class cancelled,
-// with the calls made so far. Do starts no goroutine; a tool that does not wait costs next to nothing.
+// with the calls made so far. Only delegates have goroutines of their own, which end before Do does; a tool that does not
+// wait costs next to nothing.
 func (w *Worker) Do(ctx context.Context, a flow.Attempt, report func(flow.Report)) {
 	if failure := w.trouble.Admit(ctx, a); failure != nil {
 		held := &flow.Outcome{Held: flow.HeldIncident, Failure: failure, Unbegun: true}
@@ -135,7 +142,7 @@ func (w *Worker) Do(ctx context.Context, a flow.Attempt, report func(flow.Report
 
 // attempt never panics: a defect ends the attempt, not the node.
 func (w *Worker) attempt(ctx context.Context, a flow.Attempt, report func(flow.Report)) (outcome *flow.Outcome) {
-	var t *talk
+	var j *job
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -143,33 +150,34 @@ func (w *Worker) attempt(ctx context.Context, a flow.Attempt, report func(flow.R
 		}
 		w.log.Error("panic in an attempt", "run", a.Run, "step", a.Path, "panic", p, "stack", string(debug.Stack()))
 		outcome = fail(classInternal, "the service broke down over this step; its log has the details")
-		if t != nil {
-			outcome = t.end(outcome)
+		if j != nil {
+			outcome = j.end(outcome)
 		}
 	}()
-	switch a.Step.Kind { //nolint:exhaustive // the other kinds have no attempts
-	case workflow.KindAgent:
-		t = &talk{attempt: a, report: report}
-		return w.agent(ctx, t)
-	case workflow.KindTool:
+	switch {
+	case a.Agent != nil:
+		j = w.newJob(ctx, a, report)
+		return j.do()
+	case a.Step.Kind == workflow.KindTool:
 		return w.tool(ctx, a)
 	}
-	return fail(classInternal, fmt.Sprintf("a step of kind %s has no attempts", a.Step.Kind))
+	return fail(classInternal, fmt.Sprintf("nobody is named to work at a step of kind %s", a.Step.Kind))
 }
 
 func fail(class, message string) *flow.Outcome {
 	return &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
 }
 
-// limit bounds the work on an attempt, from now on: by the step's timeout and by the end of what surrounds it.
-func (w *Worker) limit(ctx context.Context, a flow.Attempt) (context.Context, context.CancelFunc) {
-	d, why := a.Step.Timeout, ""
-	if d > 0 {
-		why = "its timeout of " + d.String()
+// limit bounds the work on an attempt, from now on: by what is left of the step's timeout, if it has one, and by the end
+// of what surrounds it.
+func (w *Worker) limit(ctx context.Context, a flow.Attempt, left time.Duration) (context.Context, context.CancelFunc) {
+	d, why := max(left, 0), ""
+	if a.Step.Timeout > 0 {
+		why = "its timeout of " + a.Step.Timeout.String()
 	}
 	if !a.Deadline.IsZero() {
-		if left := a.Deadline.Sub(w.now()); d <= 0 || left < d {
-			d, why = max(left, 0), "what is around it may take"
+		if around := a.Deadline.Sub(w.now()); why == "" || around < d {
+			d, why = max(around, 0), "what is around it may take"
 		}
 	}
 	if why == "" {

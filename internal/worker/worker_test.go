@@ -33,15 +33,14 @@ func agentAttempt(t testing.TB) flow.Attempt {
 	if err != nil {
 		t.Fatal(err)
 	}
+	writer := &workflow.AgentStep{Agent: workflow.Agent{
+		Name: "writer", Role: "grinder", Instructions: "Write.", Output: workflow.Contract{Schema: schema, JSON: true},
+		Chain: workflow.Chain{Entries: []workflow.ChainEntry{{Model: "m"}}},
+	}}
 	return flow.Attempt{
-		Run: uuid.MustParse("0190a0f0-0000-7000-8000-000000000001"), Workflow: "w", Path: "write", Gen: 1, No: 2,
-		Step: &workflow.Step{
-			ID: "write", Path: "write", Kind: workflow.KindAgent, Timeout: time.Minute,
-			Agent: &workflow.AgentStep{Agent: workflow.Agent{
-				Name: "writer", Role: "grinder", Instructions: "Write.", Output: workflow.Contract{Schema: schema, JSON: true},
-				Chain: workflow.Chain{Entries: []workflow.ChainEntry{{Model: "m"}}},
-			}},
-		},
+		Run: uuid.MustParse("0190a0f0-0000-7000-8000-000000000001"), Workflow: "w", Path: "write", Gen: 1, No: 2, Start: 7,
+		Step:  &workflow.Step{ID: "write", Path: "write", Kind: workflow.KindAgent, Timeout: time.Minute, Agent: writer},
+		Agent: &writer.Agent,
 		Input: json.RawMessage(`{"prompt":"About tea.","input":{"n":1}}`),
 	}
 }
@@ -87,7 +86,7 @@ func (m *models) Complete(ctx context.Context, r gateway.Request) (gateway.Answe
 // do does an attempt and gives what was reported, in short.
 func do(ctx context.Context, w *Worker, a flow.Attempt) (turns []flow.Turn, outcome *flow.Outcome, said []string) {
 	w.Do(ctx, a, func(r flow.Report) {
-		if r.Path != a.Path || r.Gen != a.Gen || r.No != a.No {
+		if r.Path != a.Path || r.Gen != a.Gen || r.No != a.No || r.Start != a.Start {
 			said = append(said, fmt.Sprintf("of another attempt: %+v", r))
 		}
 		if r.Turn != nil {
@@ -393,7 +392,7 @@ func TestWithSimulatedModels(t *testing.T) {
 	w := New(Config{Gateway: g})
 	for model, want := range map[string]string{"claude-sonnet-4-6": "", "simulated/fenced": "", "simulated/prose": "invalid_output", "simulated/fail": "server"} {
 		a := agentAttempt(t)
-		a.Step.Agent.Agent.Chain = workflow.Chain{Entries: []workflow.ChainEntry{{Model: model}}}
+		a.Agent.Chain = workflow.Chain{Entries: []workflow.ChainEntry{{Model: model}}}
 		turns, o, said := do(t.Context(), w, a)
 		got := ""
 		if o.Failure != nil {

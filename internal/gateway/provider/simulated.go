@@ -121,7 +121,7 @@ func (s *Simulated) answer(c Call, m manner, dice *rand.Rand, fate float64, scri
 	case script != nil && script.Error != nil:
 		return Reply{}, script.Error
 	case script != nil:
-		return s.reply(c, Reply{Text: script.Text, RequestID: requestIDOf(dice)}, script.Tokens)
+		return s.reply(c, Reply{Text: script.Text, ToolCalls: script.calls(dice), RequestID: requestIDOf(dice)}, script.Tokens)
 	}
 	if err := s.fail(c, m, fate); err != nil {
 		return Reply{}, err

@@ -190,6 +190,21 @@ func TestSimulatedScript(t *testing.T) {
 	if e := failure(t, err); e.Class != ClassOutputTruncated || e.Tokens != exact {
 		t.Errorf("%+v", e)
 	}
+	tools := NewSimulated(SimulatedConfig{Script: []ScriptLine{
+		{Contains: "found it", Answer: "Done."},
+		{Contains: "Build", Answer: "First I look.", Calls: []ScriptedCall{{"look", `{"at":1}`}, {"look", `{"at":2}`}}},
+	}})
+	work := prompt("Build it.")
+	work.Tools = []agent.Tool{{Name: "look"}}
+	r, err := tools.Complete(t.Context(), Call{Model: "gpt-4o", Ask: work})
+	if err != nil || r.Text != "First I look." || len(r.ToolCalls) != 2 || r.FinishReason != "tool_calls" || r.ToolCalls[0].ID == r.ToolCalls[1].ID || r.ToolCalls[1].Arguments != `{"at":2}` {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	work.Messages = append(work.Messages, agent.Message{Role: "assistant", ToolCalls: r.ToolCalls},
+		agent.Message{Role: "tool", ToolCallID: r.ToolCalls[0].ID, Content: "found it"}, agent.Message{Role: "tool", ToolCallID: r.ToolCalls[1].ID, Content: "nothing"})
+	if r, err = tools.Complete(t.Context(), Call{Model: "gpt-4o", Ask: work}); err != nil || r.Text != "Done." {
+		t.Errorf("%+v, %v", r, err)
+	}
 	if r, err := ask("gpt-4o", "Something else."); err != nil || !strings.Contains(r.Text, SimulatedMark) {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -29,6 +29,17 @@ func demanded(a agent.Ask) (agent.Tool, bool) {
 	return agent.Tool{}, false
 }
 
+// calls are the scripted calls of tools, with names of their own.
+func (s *Scripted) calls(dice *rand.Rand) []agent.ToolCall {
+	var list []agent.ToolCall
+	for _, call := range s.Calls {
+		list = append(list, agent.ToolCall{ID: toolCallID(dice), Name: call.Name, Arguments: call.Arguments})
+	}
+	return list
+}
+
+func toolCallID(dice *rand.Rand) string { return fmt.Sprintf("call_%016x", dice.Uint64()) }
+
 // callTool calls a tool with arguments that meet its schema.
 func callTool(c Call, t agent.Tool, dice *rand.Rand) agent.ToolCall {
 	schema := t.Parameters
@@ -37,5 +48,5 @@ func callTool(c Call, t agent.Tool, dice *rand.Rand) agent.ToolCall {
 	}
 	w := newWriter(c.Ask, dice)
 	w.brief = true
-	return agent.ToolCall{ID: fmt.Sprintf("call_%016x", dice.Uint64()), Name: t.Name, Arguments: filled(schema, w, dice.Uint64())}
+	return agent.ToolCall{ID: toolCallID(dice), Name: t.Name, Arguments: filled(schema, w, dice.Uint64())}
 }
