@@ -163,6 +163,9 @@ func (c *compiler) settle(d *draftAgent) {
 	c.delegates(&d.agent, d.node)
 	if n := d.node.get("gate"); n != nil {
 		d.agent.Gate = c.gate(n, owner{place: placeAgentGate, further: furtherAnswer, body: c.body, agent: d})
+		if d.agent.Gate == nil {
+			d.agent.Gate = noGate
+		}
 	}
 }
 
