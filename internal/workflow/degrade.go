@@ -91,7 +91,7 @@ func (c *compiler) rungSet(r *Rung, m member) {
 		c.p.add(m.spot(), codeRequired, `a level gives a step exactly one of "agent", "chain" and "value"`)
 		return
 	}
-	if key := m.value.members[0].name; key != "value" && d.step.Agent == nil {
+	if key := m.value.members[0].name; (key == "agent" || key == "chain") && d.step.Agent == nil {
 		c.p.add(m.value.members[0].spot(), codeConflict, "%q is no step with an agent: it can only be given a value", m.name)
 		return
 	}

@@ -79,6 +79,7 @@ func (c *compiler) delegates(a *Agent, n *node) {
 	}
 	if len(list.items) > DelegatesMax {
 		c.p.add(list.spot(), codeLimit, "an agent has at most %d delegates, not %d", DelegatesMax, len(list.items))
+		return
 	}
 	a.Delegates = nil
 	for _, item := range list.items {

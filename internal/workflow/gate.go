@@ -94,7 +94,7 @@ func (c *compiler) stepGate(d *draftStep) {
 	s, own := d.step, d.node.get("gate")
 	if s.Agent == nil && s.Tool == nil {
 		if own != nil && s.Kind != "" {
-			c.p.add(own.spot(), codeConflict, "a %s has no gate; write it on the steps that call agents and tools", s.Kind)
+			c.p.add(own.spot(), codeConflict, "%s has no gate; write it on the steps that call agents and tools", aStep(s.Kind))
 		}
 		return
 	}
