@@ -22,7 +22,7 @@ func (c *compiler) stepOnError(d *draftStep) {
 	if n == nil && (d.step.Agent != nil || d.step.Tool != nil) {
 		n, d.defaults = c.root.get("defaults").get("on_error"), true
 	}
-	if !c.p.kind(n, nodeList) {
+	if d.step.Kind == "" || !c.p.kind(n, nodeList) {
 		return
 	}
 	if len(n.items) > OnErrorMax {
