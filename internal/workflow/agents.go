@@ -103,7 +103,9 @@ func (c *compiler) namedAgents() {
 		c.delegateCircles()
 	}
 	if o := c.root.get("orchestrator"); o != nil {
-		c.w.Orchestrator = c.answering(o)
+		if d := c.knownAgent(o); d != nil && !(c.stored && d.bare) { // one that cannot answer was let in once
+			c.w.Orchestrator = c.answering(o)
+		}
 	}
 }
 
