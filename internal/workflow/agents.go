@@ -103,7 +103,9 @@ func (c *compiler) namedAgents() {
 		c.delegateCircles()
 	}
 	if o := c.root.get("orchestrator"); o != nil {
-		c.w.Orchestrator = c.answering(o)
+		if d := c.knownAgent(o); d != nil && !(c.stored && d.bare) { // one that cannot answer was let in once
+			c.w.Orchestrator = c.answering(o)
+		}
 	}
 }
 
@@ -163,6 +165,9 @@ func (c *compiler) settle(d *draftAgent) {
 	c.delegates(&d.agent, d.node)
 	if n := d.node.get("gate"); n != nil {
 		d.agent.Gate = c.gate(n, owner{place: placeAgentGate, further: furtherAnswer, body: c.body, agent: d})
+		if d.agent.Gate == nil {
+			d.agent.Gate = noGate
+		}
 	}
 }
 

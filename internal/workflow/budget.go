@@ -54,7 +54,7 @@ func (c *compiler) stepBudget(d *draftStep) {
 		return
 	}
 	if slices.Contains(kindsFree, d.step.Kind) {
-		c.p.add(n.spot(), codeConflict, "a %s costs nothing; it has no budget", d.step.Kind)
+		c.p.add(n.spot(), codeConflict, "%s costs nothing; it has no budget", aStep(d.step.Kind))
 		return
 	}
 	if !c.p.object(n, "the budget of a step", stepBudgetKeys) {

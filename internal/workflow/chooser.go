@@ -39,7 +39,7 @@ func (c *compiler) chosen(s *site, what string) []string {
 	tree := s.draft.typed
 	e := tree.Expr()
 	if isOptional(tree.GetType(e.ID())) {
-		c.p.add(c.locate(s.node, s.start, 0), codeExprType, "%s must be named for certain; end the expression with .orValue(…)", what)
+		c.p.add(c.locate(s.node, s.start, 0), codeExprType, "the %s must be named for certain; end the expression with .orValue(…)", what)
 		return nil
 	}
 	names, ok := c.values(tree, e)

@@ -130,6 +130,11 @@ func (c *compiler) definition() {
 	c.link()
 	c.typed()
 	c.baseline()
+	for _, a := range c.w.Agents {
+		if a.Gate == noGate {
+			a.Gate = nil
+		}
+	}
 }
 
 // What a stored definition carries stands under these keys: it is written when it is compiled, by nobody else.

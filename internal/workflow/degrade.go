@@ -64,9 +64,10 @@ func (c *compiler) rungStep(at spot, name string) *draftStep {
 		return nil
 	}
 	s := c.w.Body.Step(name)
+	_, container := c.hidden(c.body, name)
 	switch {
-	case s == nil && c.w.Step(name) != nil:
-		c.p.add(at, codeSection, "%q is inside a map or a loop; a level changes that as a whole", name)
+	case s == nil && container != nil:
+		c.p.suggest(at, container.step.ID, codeContainer, "%q is inside the %s %s; a level changes that as a whole", name, container.step.Kind, container.step.ID)
 	case s == nil:
 		tail, edit := didYouMean(name, keysOf(c.w.Body.byID))
 		c.p.suggest(at, edit, codeUnknownStep, "there is no step %q%s", clip(name), tail)
@@ -91,7 +92,7 @@ func (c *compiler) rungSet(r *Rung, m member) {
 		c.p.add(m.spot(), codeRequired, `a level gives a step exactly one of "agent", "chain" and "value"`)
 		return
 	}
-	if key := m.value.members[0].name; key != "value" && d.step.Agent == nil {
+	if key := m.value.members[0].name; (key == "agent" || key == "chain") && d.step.Agent == nil {
 		c.p.add(m.value.members[0].spot(), codeConflict, "%q is no step with an agent: it can only be given a value", m.name)
 		return
 	}

@@ -19,6 +19,10 @@ func (c *compiler) extended(n *node, depth int) *node {
 	case name == "":
 		return n
 	case base == nil:
+		if plain, _, ok := strings.Cut(name, "@"); ok && c.root.get("agents").get(plain) != nil {
+			c.p.suggest(parent.spot(), plain, codeUnknownAgent, "there is no agent %q; that of this definition has no version: %q", clip(name), plain)
+			return n
+		}
 		tail, edit := didYouMean(name, memberNames(c.root.get("agents")))
 		c.p.suggest(parent.spot(), edit, codeUnknownAgent, "there is no agent %q in this definition%s", clip(name), tail)
 		return n
@@ -75,6 +79,7 @@ func (c *compiler) delegates(a *Agent, n *node) {
 	}
 	if len(list.items) > DelegatesMax {
 		c.p.add(list.spot(), codeLimit, "an agent has at most %d delegates, not %d", DelegatesMax, len(list.items))
+		return
 	}
 	a.Delegates = nil
 	for _, item := range list.items {

@@ -15,6 +15,9 @@ var (
 	judgeKeys = []string{"rubric", "min_score", "different_family"}
 )
 
+// noGate is that of an agent that drops the default.
+var noGate = &Gate{}
+
 // gate reads what an output must pass; `none` is nil.
 func (c *compiler) gate(n *node, o owner) *Gate {
 	if n == nil || n.kind == nodeBad || n.kind == nodeText && n.text == "none" {
@@ -91,7 +94,7 @@ func (c *compiler) stepGate(d *draftStep) {
 	s, own := d.step, d.node.get("gate")
 	if s.Agent == nil && s.Tool == nil {
 		if own != nil && s.Kind != "" {
-			c.p.add(own.spot(), codeConflict, "a %s has no gate; write it on the steps that call agents and tools", s.Kind)
+			c.p.add(own.spot(), codeConflict, "%s has no gate; write it on the steps that call agents and tools", aStep(s.Kind))
 		}
 		return
 	}
@@ -101,6 +104,7 @@ func (c *compiler) stepGate(d *draftStep) {
 	case own != nil:
 		s.Gate = c.gate(own, o)
 		c.assertsOnly(d, own)
+	case s.Agent != nil && s.Agent.Agent.Gate == noGate:
 	case s.Agent != nil && s.Agent.Agent.Gate != nil:
 		s.Gate = s.Agent.Agent.Gate
 	default:
@@ -122,6 +126,8 @@ func (c *compiler) gateOf(d *draftStep, a *Agent) {
 	switch {
 	case d.node.get("gate") != nil || d.step.Gate != nil:
 		a.Gate = d.step.Gate
+	case a.Gate == noGate:
+		a.Gate = nil
 	case a.Gate == nil:
 		a.Gate = d.gate
 	}

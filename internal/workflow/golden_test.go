@@ -106,8 +106,9 @@ func dump(w *workflow.Workflow) string {
 		fmt.Fprintf(&b, "chain %s%s\n", name, describeChain(*w.Chains[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.Agents)) {
-		fmt.Fprintf(&b, "agent %s\n", describe(w.Agents[name]))
+		fmt.Fprintf(&b, "agent %s\n", describe(w.Agents[name])+gate(w.Agents[name].Gate))
 	}
+	dumpLadder(&b, w)
 	sections := []string{"main", "on_failure", "finally"}
 	for _, s := range w.Steps {
 		indent := "  "
@@ -136,6 +137,7 @@ func dump(w *workflow.Workflow) string {
 			fmt.Fprintf(&b, "%s    reads %s\n", indent, reads)
 		}
 		detail(&b, indent+"    ", s)
+		dumpCare(&b, indent+"    ", s)
 	}
 	return b.String()
 }
@@ -154,6 +156,10 @@ func detail(b *strings.Builder, indent string, s *workflow.Step) {
 		fmt.Fprintf(b, "%sagent %s\n", indent, describe(&s.Agent.Agent))
 		if s.Agent.DifferentFamily != nil {
 			fmt.Fprintf(b, "%sdifferent_family %s\n", indent, ids(s.Body, s.Agent.DifferentFamily))
+		}
+		template("chosen by", s.Agent.By)
+		for _, name := range slices.Sorted(maps.Keys(s.Agent.Choices)) {
+			fmt.Fprintf(b, "%schoice %s%s\n", indent, describe(s.Agent.Choices[name]), gate(s.Agent.Choices[name].Gate))
 		}
 		template("prompt", s.Agent.Prompt)
 		template("input", s.Agent.Input)
@@ -179,6 +185,8 @@ func detail(b *strings.Builder, indent string, s *workflow.Step) {
 		if m.Agent != nil {
 			fmt.Fprintf(b, "%sjudge %s\n", indent, describe(&m.Agent.Agent))
 		}
+	case s.Plan != nil, s.Workflow != nil, s.Approval != nil, s.Wait != nil, s.Emit != nil:
+		dumpWaiting(b, indent, s)
 	case s.Switch != nil:
 		for i, k := range s.Switch.Cases {
 			when := "else"
@@ -201,6 +209,15 @@ func describe(a *workflow.Agent) string {
 	}
 	if a.MaxTokens > 0 {
 		text += fmt.Sprintf(" max_tokens=%d", a.MaxTokens)
+	}
+	if k := a.Summary; k != nil {
+		text += fmt.Sprintf(" summary=%d by %q", k.MaxTokens, k.Model)
+	}
+	if a.MaxTurns > 0 {
+		text += fmt.Sprintf(" max_turns=%d", a.MaxTurns)
+	}
+	for _, d := range a.Delegates {
+		text += " delegate=" + d.Name
 	}
 	if a.Temperature != nil {
 		text += fmt.Sprintf(" temperature=%v", *a.Temperature)

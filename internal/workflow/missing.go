@@ -38,6 +38,9 @@ func (c *compiler) mayMiss(read *draftStep, field string, reader owner) string {
 		if reader.isIn(d, -1) {
 			continue
 		}
+		if d != read && c.mayBeReplaced(d) {
+			return fmt.Sprintf("the %s %s around it may be given an output instead", d.step.Kind, d.step.ID)
+		}
 		if why := c.mayNotSucceed(d); why != "" {
 			if d == read {
 				return "the step " + why
@@ -61,6 +64,12 @@ func (c *compiler) mayNotSucceed(d *draftStep) string {
 		return fmt.Sprintf("is merged by %s, which takes its failure", d.merge.step.ID)
 	}
 	return ""
+}
+
+// mayBeReplaced reports whether a container can succeed though what is inside did not.
+func (c *compiler) mayBeReplaced(d *draftStep) bool {
+	return slices.ContainsFunc(d.step.OnError, func(e OnError) bool { return e.Value != nil || e.Do == ActionEscalate }) ||
+		slices.ContainsFunc(c.w.Degrade, func(r Rung) bool { return r.Set[d.step.Index].Value != nil })
 }
 
 // omittedSteps are the steps that the ladder leaves out on some level.

@@ -22,7 +22,7 @@ func (c *compiler) stepOnError(d *draftStep) {
 	if n == nil && (d.step.Agent != nil || d.step.Tool != nil) {
 		n, d.defaults = c.root.get("defaults").get("on_error"), true
 	}
-	if !c.p.kind(n, nodeList) {
+	if d.step.Kind == "" || !c.p.kind(n, nodeList) {
 		return
 	}
 	if len(n.items) > OnErrorMax {
@@ -49,7 +49,7 @@ func (c *compiler) onError(d *draftStep, n *node) (e OnError, ok bool) {
 		if len(list.items) == 0 {
 			c.p.add(list.spot(), codeRequired, "an entry of on_error names at least one class")
 		}
-		e.Classes = c.classes(list, "handled: what it may have done is for a person to find out")
+		e.Classes = c.classes(list, "handled")
 	}
 	e.Do = Action(c.p.oneOf(c.p.need(n, "do", "an entry of on_error"), wordsOf(actions)...))
 	if e.Do == "" {
@@ -104,7 +104,7 @@ func (c *compiler) fallback(d *draftStep, n *node, e *OnError) bool {
 		if d.defaults {
 			return false
 		}
-		c.p.add(n.get(given[0]).spot(), codeConflict, "a %s cannot fall back to another %s; give it a value", d.step.Kind, given[0])
+		c.p.add(n.get(given[0]).spot(), codeConflict, "%s cannot fall back to another %s; give it a value", aStep(d.step.Kind), given[0])
 		return false
 	}
 	e.Agent, e.Chain, e.Value = c.instead(d, n)

@@ -256,6 +256,14 @@ func (c *compiler) stepKeys(n *node, kind Kind) {
 	}
 }
 
+// aStep names a step of a kind in a sentence.
+func aStep(k Kind) string {
+	if strings.Contains("aeiou", string(k[:1])) {
+		return "an " + string(k)
+	}
+	return "a " + string(k)
+}
+
 func wordsOf[T ~string](list []T) []string {
 	words := make([]string, len(list))
 	for i, v := range list {
@@ -293,10 +301,10 @@ func (c *compiler) stepTimes(d *draftStep) {
 	judged := s.Kind == KindMerge && d.node.get("merge").get("agent") != nil
 	attempted := judged || slices.Contains(kindsAttempted, s.Kind)
 	if retry != nil && !attempted && s.Kind != "" {
-		c.p.add(retry.spot(), codeConflict, "a %s has no attempts of its own; write retry on the steps that call agents and tools", s.Kind)
+		c.p.add(retry.spot(), codeConflict, "%s has no attempts of its own; write retry on the steps that call agents and tools", aStep(s.Kind))
 	}
 	if timeout != nil && slices.Contains(kindsInstant, s.Kind) {
-		c.p.add(timeout.spot(), codeConflict, "a %s takes no time; it has no timeout", s.Kind)
+		c.p.add(timeout.spot(), codeConflict, "%s takes no time; it has no timeout", aStep(s.Kind))
 	}
 	fallback := time.Duration(0)
 	if attempted {

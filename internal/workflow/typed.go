@@ -374,7 +374,7 @@ func (c *compiler) explainName(v view, e *environment, name string) (code, detai
 		}
 	}
 	if name == "steps" && v.place == placeAgentGate {
-		return codeUnknownName, "the gate of an agent reads no steps; what does stands on a step of its own, as its gate", ""
+		return codeUnknownName, "the gate of an agent reads no steps: it goes wherever the agent works; write it as the gate of the step", ""
 	}
 	if where := rootsElsewhere[name]; where != "" {
 		return codeUnknownName, fmt.Sprintf("%q is there only %s", name, where), ""

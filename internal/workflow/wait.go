@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 var (
@@ -37,12 +38,20 @@ func (c *compiler) waitStep(d *draftStep) {
 	case "for":
 		w.For = c.waitTime(n.get("for"), d)
 	case "at":
-		if v := n.get("at"); c.p.kind(v, nodeText) {
-			w.At = c.bare(v, d.owner(), wantTime)
-		}
+		w.At = c.waitAt(n.get("at"), d)
 	case "signal":
 		w.Signal = c.signal(n.get("signal"), d)
 	}
+}
+
+func (c *compiler) waitAt(n *node, d *draftStep) *Expr {
+	if n.kind == nodeText {
+		if _, err := time.Parse(time.RFC3339, n.text); err == nil {
+			c.p.suggest(n.spot(), "'"+n.text+"'", codeExprSyntax, "an expression stands here; a time in it is text, in quotes of its own")
+			return nil
+		}
+	}
+	return c.bare(n, d.owner(), wantTime)
 }
 
 func (c *compiler) waitTime(n *node, d *draftStep) *Template {

@@ -119,7 +119,7 @@ type Step struct {
 	When    *Expr
 	Timeout time.Duration // of one attempt; of a container: of everything inside; 0: none
 	Retry   Retry         // of agent, tool, workflow and plan steps, and of merges by a judge
-	Gate    *Gate         // of agent and tool steps; nil: none
+	Gate    *Gate         // of agent and tool steps; nil: that of the agent that works, if it has one
 	OnError []OnError     // the first that names the class of a failure says what becomes of it
 	Budget  *StepBudget   // nil: none of its own
 
@@ -161,7 +161,8 @@ const (
 	EdgeSequence = "sequence"
 )
 
-// AgentStep is one agent at work: the agent's definition with the step's own keys laid over it.
+// AgentStep is one agent at work: the agent's definition with the step's own keys laid over it. Where By chooses, Agent has
+// only what all who may be chosen have in common: their contract.
 type AgentStep struct {
 	Agent   Agent
 	By      *Template         // renders to the name of one of Choices, which works instead of Agent; nil: Agent does
