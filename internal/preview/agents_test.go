@@ -41,15 +41,21 @@ func TestWhoIsAsked(t *testing.T) {
 		{"delegates", "  - {id: a, agent: lead, prompt: hi}", "a", preview.Span{Low: 1, High: 4 + 3*2}, 9 + 3*(1+4)*3, preview.Span{Low: 1, High: 400 + 3*120}},
 		{
 			"one of several", "  - {id: s, agent: sorter, prompt: hi}\n  - {id: a, agent: \"${{ steps.s.output.who }}\", prompt: hi}", "a",
-			preview.Span{Low: 1, High: 1}, 9, preview.Span{Low: 1, High: 1000},
+			preview.Span{Low: 1, High: 1},
+			9,
+			preview.Span{Low: 1, High: 1000},
 		},
 		{
 			"who decides", "  - {id: a, agent: author, prompt: hi, on_error: [{classes: [any], do: escalate, to: lead}]}", "a",
-			preview.Span{Low: 1, High: 1}, 9 + 3 + 3, preview.Span{Low: 1, High: 100},
+			preview.Span{Low: 1, High: 1},
+			9 + 3 + 3,
+			preview.Span{Low: 1, High: 100},
 		},
 		{
 			"who does it instead", "  - {id: a, agent: author, prompt: hi, on_error: [{classes: [any], do: fallback, agent: second}]}", "a",
-			preview.Span{Low: 1, High: 1}, 9 + 3, preview.Span{Low: 1, High: 100},
+			preview.Span{Low: 1, High: 1},
+			9 + 3,
+			preview.Span{Low: 1, High: 100},
 		},
 		{
 			"a judge of several", "  - {id: x, agent: author, prompt: hi}\n  - {id: y, agent: brief, prompt: hi}\n" +
