@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -209,5 +210,26 @@ func BenchmarkPreview200(b *testing.B) {
 		}
 		preview.Lint(w, six)
 		preview.Estimate(w, six, nil)
+	}
+}
+
+// Whatever compiles can be linted, with and without a roster: each warning has a known code, an edit and a place, and
+// they stand in the order of the document.
+func TestLintAnything(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "workflow", "testdata", "good", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no definitions", err)
+	}
+	for _, file := range files {
+		w := compile(t, file)
+		for _, r := range []workflow.Roster{six, nil} {
+			line := 0
+			for _, found := range preview.Lint(w, r) {
+				if !slices.Contains(preview.LintCodes(), found.Code) || found.Detail == "" || found.Suggest == "" || found.Pos.Line < max(line, 1) {
+					t.Errorf("%s gives %+v after line %d", file, found, line)
+				}
+				line = found.Pos.Line
+			}
+		}
 	}
 }

@@ -69,7 +69,7 @@ func (l *linter) readsOf(s, before *workflow.Step) bool {
 
 // anotherWay reports whether s waits for the other step even without the edge between them.
 func (l *linter) anotherWay(before, s *workflow.Step) bool {
-	for _, e := range s.Edges {
+	for _, e := range slices.Backward(s.Edges) { // a later one has most behind it
 		if on := s.Body.Steps[e.Slot]; on != before && l.with(on).has(before.Index) {
 			return true
 		}
