@@ -101,4 +101,5 @@ create type approval_new as (
 );
 create type approval_end as (id uuid, status text);
 create type signal_wait_new as (tenant_id uuid, name text, run_id uuid);
+create type definition_new as (tenant_id uuid, hash bytea, body text);
 create type emitted_new as (tenant_id uuid, id text, name text, data text, run_id uuid);

@@ -28,7 +28,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 			s.watch.notify(h.run.ID)
 		}
 		s.eaten.add(b.changes[i].Eaten)
-		told = told || len(b.changes[i].Told) > 0
+		told = told || len(b.changes[i].Told)+len(b.changes[i].Emitted) > 0
 		for _, id := range b.changes[i].Eaten {
 			delete(h.told, id)
 		}

@@ -155,6 +155,7 @@ func newRun(sub *flow.Submission, run *flow.Run, events []flow.Event, owned bool
 	}
 	if p := sub.Parent; p != nil {
 		fresh.Parent, fresh.ParentStep, fresh.Depth = p.Run, p.Step, p.Depth
+		fresh.Definition = sub.Workflow.Source // a planned one is known to nobody else
 	}
 	return fresh
 }
@@ -236,6 +237,9 @@ func (s *shard) after(h *holding, change *store.Change) {
 	for _, l := range effects.Told {
 		change.Told = append(change.Told, store.Message{Run: l.To, Kind: l.Kind, Body: l.Body})
 	}
+	change.Asked = append(change.Asked, effects.Asked...)
+	change.Withdrawn = append(change.Withdrawn, effects.Withdrawn...)
+	change.Emitted = append(change.Emitted, effects.Emitted...)
 	s.account(h, change)
 	for i := range effects.Children { // last: each has a change of its own, which may move this one
 		s.takeSubmission(&submission{sub: &effects.Children[i]})
@@ -289,7 +293,7 @@ func (s *shard) row(h *holding, release bool) *store.Row {
 	h.format = h.run.Format()
 	row := &store.Row{
 		Status: sum.Status, Stage: sum.Stage, Preview: sum.Preview, Error: sum.Error, Sum: sum.Sum,
-		StepsDone: sum.StepsDone, Release: release, Crashes: h.crashes, Format: h.format,
+		StepsDone: sum.StepsDone, StepsTotal: sum.StepsTotal, Release: release, Crashes: h.crashes, Format: h.format,
 		StartedAt: optional(sum.StartedAt), FinishedAt: optional(sum.FinishedAt),
 		Signals: h.run.Workflow().Signals,
 	}

@@ -125,13 +125,15 @@ func (r *Run) planned(s *step) {
 		r.startPlan(s)
 		return
 	}
-	show, err := json.Marshal(s.plan)
+	shown := *s.plan
+	shown.Calls = nil
+	show, err := json.Marshal(shown)
 	if err != nil {
 		show = nil
 	}
 	r.ask(s, &Asked{
 		About:   AboutPlan,
-		Title:   fmt.Sprintf("Run the plan of %s: %d steps, at most $%s?", s.path(), s.plan.Estimate.Steps, s.plan.Estimate.CostMax),
+		Title:   fmt.Sprintf("Run the plan of %s (steps: %d, at most $%s)?", s.path(), s.plan.Estimate.Steps, s.plan.Estimate.CostMax),
 		Show:    show,
 		Choices: []string{ChoiceApprove, ChoiceReject},
 	}, 0, &Waiting{})

@@ -253,8 +253,7 @@ func (s *stage) planned(answer string) *flow.Planned {
 			step = def.Plan
 		}
 	}
-	w, err := workflow.Compile([]byte(answer))
-	_ = step
+	w, err := workflow.CompilePlan(step, s.w, json.RawMessage(answer), 1)
 	if err != nil {
 		s.t.Fatal(err)
 	}

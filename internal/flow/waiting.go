@@ -57,7 +57,7 @@ func (r *Run) applyWaiting(e Event, s *step, b *Waiting) {
 func (r *Run) wait(s *step, b *Waiting) {
 	r.emit(KindStepWaiting, s, b)
 	if b.Asked != nil {
-		ask := Ask{Asked: *b.Asked, Step: s.path()}
+		ask := Ask{Asked: *b.Asked, Step: s.path(), Gen: s.gen}
 		if b.Until != nil {
 			expires := b.Until.Add(-expiryGrace)
 			ask.Expires = &expires

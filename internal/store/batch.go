@@ -212,6 +212,14 @@ func (b *batch) run(run uuid.UUID, p placed) error {
 	r.int2(int16(p.fresh.Depth)) //nolint:gosec // bounded by the rules
 	r.summary(&row)
 	r.end()
+	if p.fresh.Definition != nil {
+		d := b.add(partDefinition)
+		d.begin()
+		d.uuid(p.fresh.Tenant)
+		d.bytea(p.fresh.Hash[:])
+		d.text(string(p.fresh.Definition))
+		d.end()
+	}
 	return b.signals(run, p.tenant, p.fresh.Signals, row.Status, true)
 }
 

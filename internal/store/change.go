@@ -55,6 +55,7 @@ type NewRun struct {
 	ParentStep   string
 	Depth        int      // runs around it
 	Signals      []string // see Row
+	Definition   []byte   // canonical source, kept with the run; nil: it is known to be kept
 }
 
 // Row is the summary of a run as it is now; it replaces the former one.

@@ -142,7 +142,7 @@ func plansHold(t *testing.T, db *DB, lease uuid.UUID, when string, grown bool) {
 		"runs of a workflow":  {runsOfWorkflowSQL, []string{tenant, before, "50", all, literal("wf7"), "false"}, "run_workflow", "", 60, "run"},
 		"count":               {countSQL, []string{"1000000"}, "run_owner", "", 12_001, "run"},
 		"commit of rows":      {commitSQL(1 << partRow), []string{own, "1", rows}, "run_pkey", "run_owner", 5, "run"},
-		"commit of all parts": {commitSQL(1<<partsCount - 1), []string{own, "1", "'{}'", rows, "'{}'", "'{1}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'"}, "inbox_pkey approval_pkey signal_wait_run signal_wait_pkey", "run_owner", 5, "run"},
+		"commit of all parts": {commitSQL(1<<partsCount - 1), []string{own, "1", "'{}'", rows, "'{}'", "'{1}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'", "'{}'"}, "inbox_pkey approval_pkey signal_wait_run signal_wait_pkey", "run_owner", 5, "run"},
 		"free runs":           {freeRunsSQL, []string{own, "100"}, "run_owner", "", 200, "run"},
 		"roots":               {rootsSQL, []string{tenant, before, "50", all}, "run_list", "", 8*50*2 + 50, "run"},
 		"roots of a workflow": {runsOfWorkflowSQL, []string{tenant, before, "50", all, literal("wf7"), "true"}, "run_workflow", "", 120, "run"},

@@ -15,17 +15,18 @@ import (
 type part uint8
 
 const (
-	partNew       part = iota // submitted runs
-	partRow                   // summaries of runs that this lease owns
-	partEvent                 // the events
-	partEaten                 // messages applied
-	partTold                  // messages to other runs
-	partSpend                 // money, added up by the hour
-	partAsked                 // approvals
-	partWithdrawn             // approvals that nobody waits for any more
-	partSignal                // signals that runs wait for
-	partQuiet                 // runs that wait for none any more
-	partEmitted               // signals to whoever waits for them
+	partNew        part = iota // submitted runs
+	partRow                    // summaries of runs that this lease owns
+	partEvent                  // the events
+	partEaten                  // messages applied
+	partTold                   // messages to other runs
+	partSpend                  // money, added up by the hour
+	partAsked                  // approvals
+	partWithdrawn              // approvals that nobody waits for any more
+	partSignal                 // signals that runs wait for
+	partQuiet                  // runs that wait for none any more
+	partEmitted                // signals to whoever waits for them
+	partDefinition             // of runs that were planned
 	partsCount
 )
 
@@ -43,6 +44,7 @@ const fence = `with f as materialized (select id from lease where id = $1 and ep
 var partTypes = [partsCount]string{
 	partNew: "run_new_3", partRow: "run_row_3", partEvent: "event_new", partEaten: "int8", partTold: "inbox_new", partSpend: "spend_new_2",
 	partAsked: "approval_new", partWithdrawn: "approval_end", partSignal: "signal_wait_new", partQuiet: "uuid", partEmitted: "emitted_new",
+	partDefinition: "definition_new",
 }
 
 // partSQL are the statements of the parts; %s is the part's parameter.
@@ -97,6 +99,8 @@ var partSQL = [partsCount]string{
 	partSignal: `g as (insert into signal_wait (tenant_id, name, run_id) select u.* from f, unnest(%s) u on conflict do nothing)`,
 
 	partQuiet: `q as (delete from signal_wait using f, unnest(%s) u(id) where signal_wait.run_id = u.id)`,
+
+	partDefinition: `h as (insert into definition (tenant_id, hash, body) select u.* from f, unnest(%s) u on conflict do nothing)`,
 
 	partEmitted: emittedFrom + `f, unnest(%s) u` + emittedTold,
 }

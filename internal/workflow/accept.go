@@ -19,11 +19,12 @@ const (
 // answerRoots declares what judges an answer. A chain serves agents of different contracts: there the output is
 // anything.
 func (c *compiler) answerRoots(root func(name string, t *cel.Type), output *cel.Type) {
-	used, fields := c.objects.define("the usage of the answer")
-	for name := range answerUsage(usage.Tokens{}, 0) {
-		fields[name] = cel.IntType
-	}
-	fields[rootCost] = cel.DoubleType
+	used := c.object("the usage of the answer", func(fields map[string]*cel.Type) {
+		for name := range answerUsage(usage.Tokens{}, 0) {
+			fields[name] = cel.IntType
+		}
+		fields[rootCost] = cel.DoubleType
+	})
 	root(rootOutput, output)
 	root(rootConfidence, cel.DoubleType)
 	root(rootUsage, used)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -274,6 +275,35 @@ func manyBodies(maps, steps int) []byte {
 		}
 	}
 	return []byte(b.String())
+}
+
+// TestLongNames: what is kept of each of thousands of expressions does not grow with the names around them.
+func TestLongNames(t *testing.T) {
+	long := strings.Repeat("é", 250_000)
+	for name, value := range map[string]string{"reads": `"${{ steps.a.output }}"`, "objects": `{"x":"${{ 1 }}"}`} {
+		var inside []string
+		for i := range 9_000 {
+			inside = append(inside, fmt.Sprintf("%q:%s", fmt.Sprint("k", i), value))
+		}
+		values := "{" + strings.Join(inside, ",") + "}"
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		source := `{"spec":"workflow/v1","name":"t","steps":[{"id":"a","tool":"builtin:noop"},{"id":"b","set":{"` + long + `":` + values + `}}]}`
+		w, err := workflow.Compile([]byte(source))
+		if err != nil {
+			t.Fatal(problems(err))
+		}
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 400<<20 {
+			t.Errorf("%s: it took %d MB", name, got>>20)
+		}
+		line := []rune(source)
+		for _, r := range w.Step("b").Reads {
+			if at := string(line[r.Pos.Col-1:][:7]); r.Pos.Pointer != "/steps/1/set" || at != "steps.a" {
+				t.Fatalf("a read is said to stand at %.100s: %s", r.Pos.Pointer, at)
+			}
+		}
+	}
 }
 
 func BenchmarkCompileBodies(b *testing.B) {

@@ -253,8 +253,8 @@ func (c *compiler) contract(n *node, typeName string, keys keySet) Contract {
 	if format == nil {
 		return k
 	}
-	if format.kind == nodeText && format.text == "files" {
-		c.p.add(format.spot(), codeNotSupported, "the format files is part of the format but this version does not run it")
+	if format.kind == nodeText && (format.text == "files" || format.text == "file") {
+		c.p.add(format.spot(), codeNotSupported, "the format %s is part of the format but this version does not run it", format.text)
 		return k
 	}
 	switch c.p.oneOf(format, "json", "text") {

@@ -70,6 +70,62 @@ func (c *compiler) linkNeed(d *draftStep, n *node, edges []map[int]string) {
 	}
 }
 
+// linkFamilies finds the steps whose models' families an agent is not to share.
+func (c *compiler) linkFamilies(d *draftStep, edges map[int]string) {
+	for _, n := range d.families {
+		other := c.beside(d, n, "different_family")
+		switch {
+		case other == nil:
+		case other.step.Agent == nil:
+			c.p.add(n.spot(), codeValue, "%q is a %s; only a step that is an agent's has a model, and its family", n.text, other.step.Kind)
+		case !slices.Contains(d.step.Agent.DifferentFamily, other.step.Slot):
+			d.step.Agent.DifferentFamily = append(d.step.Agent.DifferentFamily, other.step.Slot)
+			addEdge(edges, other.step.Slot, EdgeFamily)
+		}
+	}
+}
+
+// beside finds a step that stands in the same body as d, or reports that there is none to be waited for.
+func (c *compiler) beside(d *draftStep, n *node, what string) *draftStep {
+	var other *draftStep
+	if s := d.step.Body.byID[n.text]; s != nil {
+		other = c.drafts[s.Index]
+	}
+	switch {
+	case c.p.full():
+		return nil
+	case other == nil:
+		c.notBeside(d, n, what)
+	case other.step.Section != d.step.Section:
+		c.p.add(n.spot(), codeSection, "%q is listed under %s; %s under %s cannot name it", n.text, sectionKey(other.step.Section), what, sectionKey(d.step.Section))
+	case other == d:
+		c.p.add(n.spot(), codeCycle, "a step cannot wait for itself: %s → %s", n.text, n.text)
+	case d.within(other):
+		c.p.add(n.spot(), codeContainer, "%q is the %s around this step and is not done before it", n.text, other.step.Kind)
+	default:
+		return other
+	}
+	return nil
+}
+
+func (c *compiler) notBeside(d *draftStep, n *node, what string) {
+	if outer := c.seen(d.body.outer, n.text); outer != nil {
+		c.p.add(n.spot(), codeContainer, "%q stands outside the %s %s; %s names steps that stand in it, too", n.text, d.body.owner.step.Kind, d.body.owner.step.ID, what)
+		return
+	}
+	c.unseen(d.body, n, placeOf(d.step.Section))
+}
+
+// unseen reports a name of a step that means none where it stands.
+func (c *compiler) unseen(b *draftBody, n *node, p place) {
+	if _, container := c.hidden(b, n.text); container != nil {
+		c.p.suggest(n.spot(), container.step.ID, codeContainer, "%q is inside the %s %s; only %s itself can be waited for", n.text, container.step.Kind, container.step.ID, container.step.ID)
+		return
+	}
+	tail, edit := didYouMean(n.text, c.seenNames(b, p))
+	c.p.suggest(n.spot(), edit, codeUnknownStep, "there is no step %q%s", clip(n.text), tail)
+}
+
 // linkReads notes what an expression reads, and adds the edges of it.
 func (c *compiler) linkReads(s *site, edges []map[int]string) {
 	reader := s.owner.step
@@ -100,7 +156,7 @@ func (c *compiler) noted(s *site, r stepRead, read *draftStep) Read {
 	at := c.locate(s.node, s.start, s.draft.offsetOf(r.at))
 	return Read{
 		Step: read.step, Field: r.field, Place: keyOf(s.node, s.owner.step), Whole: r.whole,
-		Pos: Position{Pointer: s.node.pointer(), Line: at.line, Col: at.col},
+		Pos: Position{Pointer: s.node.shortPointer(), Line: at.line, Col: at.col},
 	}
 }
 

@@ -29,6 +29,9 @@ type objects struct {
 	// enums are the values of the fields that have one of some texts.
 	enums map[string]map[string][]string
 
+	// taken is how often a name was asked for that was taken.
+	taken map[string]int
+
 	// outer is the object type that has the fields which one does not have itself.
 	outer map[string]string
 }
@@ -38,14 +41,27 @@ func newObjects() *objects {
 		base:   baseEnv().CELTypeProvider(),
 		fields: map[string]map[string]*types.Type{}, missed: map[string]string{},
 		dropped: map[string]map[string]bool{}, enums: map[string]map[string][]string{}, outer: map[string]string{},
+		taken: map[string]int{},
 	}
+}
+
+// objectNameMax bounds the names of object types, in bytes: an object may stand in thousands with very long names.
+const objectNameMax = 256
+
+// nameInside is the name of the object type of what stands under a key of another.
+func nameInside(name, key string) string {
+	if len(name) >= objectNameMax {
+		return name
+	}
+	return strings.ToValidUTF8(name+" "+key[:min(len(key), objectNameMax)], "")
 }
 
 // define makes an object type; of a name that is taken, another one with a number behind it.
 func (o *objects) define(name string) (*types.Type, map[string]*types.Type) {
 	free := name
-	for n := 2; o.fields[free] != nil; n++ {
-		free = name + " (" + strconv.Itoa(n) + ")"
+	for o.fields[free] != nil {
+		o.taken[name]++
+		free = name + " (" + strconv.Itoa(o.taken[name]+1) + ")"
 	}
 	fields := map[string]*types.Type{}
 	o.fields[free] = fields

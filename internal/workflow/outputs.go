@@ -313,7 +313,7 @@ func (c *compiler) partType(p part, name string) *cel.Type {
 		t, fields := c.objects.define(name)
 		dropped := map[string]bool{}
 		for i, inner := range p.parts {
-			fields[p.names[i]] = c.partType(inner, name+" "+p.names[i])
+			fields[p.names[i]] = c.partType(inner, nameInside(name, p.names[i]))
 			if e, ok := inner.(exprPart); ok && e.expr != nil && e.expr.out != nil && isOptional(e.expr.out) {
 				dropped[p.names[i]] = true
 			}

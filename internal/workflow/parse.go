@@ -74,35 +74,51 @@ func checkEncoding(source []byte, syntax string) error {
 	return nil
 }
 
-// lineIndex turns byte offsets into lines and columns, and back. It remembers the last place: who asks in the order of
-// the source is answered without counting a long line anew each time.
+// lineIndex turns byte offsets into lines and columns, and back.
 type lineIndex struct {
 	source []byte
-	starts []int
-
-	last, lastLine, lastCol int // a byte offset and its place
+	starts []int  // byte offset of each line
+	marks  []mark // one every markStep bytes, so that no line is long
 }
+
+// mark is the start of a character, and its column.
+type mark struct{ offset, col int }
+
+const markStep = 512
 
 func newLineIndex(source []byte) *lineIndex {
-	starts := []int{0}
+	l := &lineIndex{source: source, starts: []int{0}}
 	for i, b := range source {
 		if b == '\n' {
-			starts = append(starts, i+1)
+			l.starts = append(l.starts, i+1)
 		}
 	}
-	return &lineIndex{source: source, starts: starts, lastLine: 1, lastCol: 1}
+	last := mark{0, 1}
+	for at := 0; at < len(source); at += markStep {
+		for at < len(source) && !utf8.RuneStart(source[at]) {
+			at++
+		}
+		if start := l.starts[l.line(at)-1]; start > last.offset {
+			last = mark{start, 1}
+		}
+		last = mark{at, last.col + utf8.RuneCount(source[last.offset:at])}
+		l.marks = append(l.marks, last)
+	}
+	return l
 }
+
+// line is the line an offset is in.
+func (l *lineIndex) line(offset int) int { return sort.SearchInts(l.starts, offset+1) }
 
 // spot is the place of a byte offset.
 func (l *lineIndex) spot(offset int) spot {
 	offset = min(max(offset, 0), len(l.source))
-	line := sort.SearchInts(l.starts, offset+1)
-	from, col := l.starts[line-1], 1
-	if line == l.lastLine && offset >= l.last {
-		from, col = l.last, l.lastCol
+	line := l.line(offset)
+	near := mark{l.starts[line-1], 1}
+	if k := sort.Search(len(l.marks), func(i int) bool { return l.marks[i].offset > offset }); k > 0 && l.marks[k-1].offset > near.offset {
+		near = l.marks[k-1]
 	}
-	l.last, l.lastLine, l.lastCol = offset, line, col+utf8.RuneCount(l.source[from:offset])
-	return spot{nil, line, l.lastCol}
+	return spot{nil, line, near.col + utf8.RuneCount(l.source[near.offset:offset])}
 }
 
 // offset is the byte offset of a line and column.
@@ -110,15 +126,22 @@ func (l *lineIndex) offset(line, col int) int {
 	if line < 1 || line > len(l.starts) {
 		return len(l.source)
 	}
-	i, at := l.starts[line-1], 1
-	if line == l.lastLine && col >= l.lastCol {
-		i, at = l.last, l.lastCol
+	start, end := l.starts[line-1], len(l.source)
+	if line < len(l.starts) {
+		end = l.starts[line]
 	}
-	for ; at < col && i < len(l.source); at++ {
+	near := mark{start, 1}
+	if k := sort.Search(len(l.marks), func(i int) bool {
+		m := l.marks[i]
+		return m.offset >= end || m.offset > start && m.col > col
+	}); k > 0 && l.marks[k-1].offset > start {
+		near = l.marks[k-1]
+	}
+	i := near.offset
+	for at := near.col; at < col && i < len(l.source); at++ {
 		_, size := utf8.DecodeRune(l.source[i:])
 		i += size
 	}
-	l.last, l.lastLine, l.lastCol = i, line, at
 	return i
 }
 

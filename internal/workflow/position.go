@@ -8,7 +8,24 @@ type Position struct {
 	Line, Col int    // from 1; 0: not known
 }
 
-func (n *node) position() Position { return Position{Pointer: n.pointer(), Line: n.line, Col: n.col} }
+// pointerBytesMax bounds a pointer that is kept: thousands may lead through one very long name.
+const pointerBytesMax = 1 << 10
+
+func (n *node) position() Position {
+	return Position{Pointer: n.shortPointer(), Line: n.line, Col: n.col}
+}
+
+// shortPointer is the pointer of the node, or of the nearest one around it that is not too long.
+func (n *node) shortPointer() string {
+	bytes := 0
+	for at := n; at != nil && at.parent != nil; at = at.parent {
+		bytes += 1 + len(at.name)
+		if bytes > pointerBytesMax {
+			n, bytes = at.parent, 0
+		}
+	}
+	return n.pointer()
+}
 
 // named are the top-level keys under which things stand by name.
 var named = []string{"agents", "chains", "contracts"}

@@ -43,7 +43,7 @@ func (c *compiler) promisedPart(d *draftStep, p part, name string) (t *cel.Type,
 		t, fields := c.objects.define(name)
 		dropped := map[string]bool{}
 		for i, inner := range p.parts {
-			fields[p.names[i]], dropped[p.names[i]] = c.promisedPart(d, inner, name+" "+p.names[i])
+			fields[p.names[i]], dropped[p.names[i]] = c.promisedPart(d, inner, nameInside(name, p.names[i]))
 		}
 		c.objects.dropped[t.TypeName()] = dropped
 		return t, false

@@ -46,7 +46,7 @@ func (s *shaper) of(n *node, path string) *cel.Type {
 		if n.get("prefixItems") != nil {
 			return cel.ListType(cel.DynType)
 		}
-		return cel.ListType(s.of(n.get("items"), path+" entry"))
+		return cel.ListType(s.of(n.get("items"), nameInside(path, "entry")))
 	}
 	if t, ok := scalarShapes[kind]; ok {
 		return t
@@ -141,7 +141,7 @@ func (s *shaper) object(n *node, path string) *cel.Type {
 	t, fields := s.objects.define(name)
 	s.known[n] = t
 	for _, m := range properties.members {
-		fields[m.name] = s.of(m.value, path+" "+m.name)
+		fields[m.name] = s.of(m.value, nameInside(path, m.name))
 		if texts := s.enum(m.value); len(texts) > 0 {
 			if s.objects.enums[t.TypeName()] == nil {
 				s.objects.enums[t.TypeName()] = map[string][]string{}

@@ -197,15 +197,6 @@ func (c *compiler) kindStep(d *draftStep, a around) {
 	}
 }
 
-// notYet says that this version does not run a kind.
-func (c *compiler) notYet(d *draftStep) {
-	for _, m := range d.node.members {
-		if m.name == string(d.step.Kind) {
-			c.p.add(m.spot(), codeNotSupported, "%q of a step is part of the format but this version does not run it", m.name)
-		}
-	}
-}
-
 // owner is the place of the step's own expressions.
 func (d *draftStep) owner() owner {
 	return owner{place: placeOf(d.step.Section), body: d.body, step: d, inside: d.parent, kase: d.step.Case}

@@ -88,11 +88,22 @@ var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
 // pointer is the node's RFC 6901 pointer.
 func (n *node) pointer() string {
-	if n == nil || n.parent == nil {
-		return ""
+	var path []*node // from the node upwards
+	for ; n != nil && n.parent != nil; n = n.parent {
+		path = append(path, n)
 	}
+	var b strings.Builder
+	for _, at := range slices.Backward(path) {
+		b.WriteByte('/')
+		b.WriteString(at.step())
+	}
+	return b.String()
+}
+
+// step is the part of a pointer that leads to the node from the one around it.
+func (n *node) step() string {
 	if n.parent.kind == nodeList {
-		return n.parent.pointer() + "/" + strconv.Itoa(n.index)
+		return strconv.Itoa(n.index)
 	}
-	return n.parent.pointer() + "/" + pointerEscapes.Replace(n.name)
+	return pointerEscapes.Replace(n.name)
 }
