@@ -1,6 +1,7 @@
 package preview_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -38,18 +39,24 @@ func TestWhoIsAsked(t *testing.T) {
 		// At worst each of 3 attempts is asked again twice; the summary is one more.
 		{"a summary", "  - {id: a, agent: brief, prompt: hi}", "a", preview.Span{Low: 1, High: 2}, 10, preview.Span{Low: 1, High: 120}},
 		// Four answers of its own, and in each of three turns a delegate that may have to be summed up.
-		{"delegates", "  - {id: a, agent: lead, prompt: hi}", "a", preview.Span{Low: 1, High: 4 + 3*2}, 9 + 3*(1+4)*3, preview.Span{Low: 1, High: 400 + 3*120}},
+		{"delegates", "  - {id: a, agent: lead, prompt: hi}", "a", preview.Span{Low: 1, High: 4 + 3*2}, 9 + 3*(3+3*8*4), preview.Span{Low: 1, High: 400 + 3*120}},
 		{
 			"one of several", "  - {id: s, agent: sorter, prompt: hi}\n  - {id: a, agent: \"${{ steps.s.output.who }}\", prompt: hi}", "a",
-			preview.Span{Low: 1, High: 1}, 9, preview.Span{Low: 1, High: 1000},
+			preview.Span{Low: 1, High: 1},
+			9,
+			preview.Span{Low: 1, High: 1000},
 		},
 		{
 			"who decides", "  - {id: a, agent: author, prompt: hi, on_error: [{classes: [any], do: escalate, to: lead}]}", "a",
-			preview.Span{Low: 1, High: 1}, 9 + 3 + 3, preview.Span{Low: 1, High: 100},
+			preview.Span{Low: 1, High: 1},
+			9 + 3 + 3,
+			preview.Span{Low: 1, High: 100},
 		},
 		{
 			"who does it instead", "  - {id: a, agent: author, prompt: hi, on_error: [{classes: [any], do: fallback, agent: second}]}", "a",
-			preview.Span{Low: 1, High: 1}, 9 + 3, preview.Span{Low: 1, High: 100},
+			preview.Span{Low: 1, High: 1},
+			9 + 3,
+			preview.Span{Low: 1, High: 100},
 		},
 		{
 			"a judge of several", "  - {id: x, agent: author, prompt: hi}\n  - {id: y, agent: brief, prompt: hi}\n" +
@@ -65,6 +72,32 @@ func TestWhoIsAsked(t *testing.T) {
 				t.Errorf("calls %+v, at worst %d, %+v tokens out; want %+v, %d, %+v", a.Calls, a.CallsMax, a.Output, c.calls, c.worst, c.output)
 			}
 		})
+	}
+}
+
+// Delegates may have delegates, which many may share: every one is looked at once.
+func TestLayersOfDelegates(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("spec: workflow/v1\nname: t\nagents:\n")
+	const layers, each = 12, 10
+	for layer := range layers {
+		for i := range each {
+			fmt.Fprintf(&b, "  a%d_%d: {model: cheap, max_tokens: 10, output: {format: text}", layer, i)
+			if layer+1 < layers {
+				fmt.Fprintf(&b, ", max_turns: 1, delegates: [")
+				for j := range each {
+					fmt.Fprintf(&b, "a%d_%d, ", layer+1, j)
+				}
+				b.WriteString("]")
+			}
+			b.WriteString("}\n")
+		}
+	}
+	b.WriteString("steps: [{id: a, agent: a0_0, prompt: hi}]")
+	e := preview.Estimate(compiled(t, b.String()), roster, nil)
+	// Two calls of each layer but the last.
+	if want := (preview.Span{Low: 1, High: 2*(layers-1) + 1}); e.Calls != want || e.CallsMax != 9+3*(1+200) {
+		t.Errorf("calls %+v, at worst %d; want %+v", e.Calls, e.CallsMax, want)
 	}
 }
 
@@ -144,5 +177,29 @@ func TestChildren(t *testing.T) {
 	either := step(t, preview.Estimate(w, roster, nil), "c")
 	if most := preview.Estimate(long, roster, nil); either.Cost.High != most.Cost.High || either.Cost.Low != alone.Cost.Low {
 		t.Errorf("%+v, want from %+v to %+v", either.Cost, alone.Cost, most.Cost)
+	}
+}
+
+// Workflows may run workflows that many run: every one is looked at once.
+func TestLayersOfChildren(t *testing.T) {
+	const layers, each = 12, 10
+	below := compiled(t, crew+"  - {id: a, agent: first, prompt: hi}")
+	once := preview.Estimate(below, roster, nil).Calls.High
+	for range layers {
+		w := &workflow.Workflow{Name: "t", MaxParallel: 1, Children: map[string]*workflow.Workflow{"below@1": below}}
+		for i := range each {
+			w.Steps = append(w.Steps, &workflow.Step{
+				ID: fmt.Sprint("s", i), Path: fmt.Sprint("s", i), Index: i, Slot: i, Kind: workflow.KindWorkflow, Workflow: &workflow.WorkflowStep{Ref: "below@1"},
+			})
+		}
+		w.Main = w.Steps
+		w.Body = &workflow.Body{Steps: w.Steps, Main: w.Main}
+		for _, s := range w.Steps {
+			s.Body = w.Body
+		}
+		below, once = w, once*each
+	}
+	if e := preview.Estimate(below, roster, nil); e.Calls.High != once {
+		t.Errorf("%d calls, want %d", e.Calls.High, once)
 	}
 }

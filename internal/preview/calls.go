@@ -1,6 +1,7 @@
 package preview
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/fermata-run/fermata/internal/usage"
@@ -45,7 +46,14 @@ func (w work) maybe() work { return w.either(work{}) }
 // desk estimates what agents do.
 type desk struct {
 	*reader
-	unpriced map[string]bool // models that are asked and have no price
+	unpriced map[string]bool // models that are asked at the step at hand and have no price
+	tasks    map[task]work   // of delegates at the step at hand: many may hand out the same
+}
+
+// task is what a delegate is asked.
+type task struct {
+	agent *workflow.Agent
+	asked Span
 }
 
 // answer are the tokens of an answer of an agent. One that meets a schema may carry more than it asks for.
@@ -148,16 +156,22 @@ func (d *desk) talk(a *workflow.Agent, asked Span, revise int) work {
 	return w
 }
 
-// delegated is what the delegates of an agent do: none, or the dearest of them in each turn.
+// delegated is what the delegates of an agent do: nothing, or in each turn one task, by the dearest of them.
 func (d *desk) delegated(a *workflow.Agent, turns int) work {
+	d.assume(a.Name, fmt.Sprintf("at most %d turns; one task for a delegate in each is assumed", turns))
 	var dearest work
 	for _, to := range a.Delegates {
-		asked := d.answer(a).maybe()
-		dearest = dearest.either(d.talk(to, asked, 0))
+		t := task{to, d.answer(a).maybe()}
+		w, known := d.tasks[t]
+		if !known {
+			w = d.talk(to, t.asked, 0)
+			d.tasks[t] = w
+		}
+		dearest = dearest.either(w)
 	}
 	var w work
 	for range turns {
-		w = w.then(dearest.maybe())
+		w = w.then(dearest)
 	}
 	return w
 }
@@ -246,14 +260,24 @@ func callsMax(s *workflow.Step, a *workflow.Agent, g *workflow.Gate) int64 {
 			}
 		}
 	}
-	if len(a.Delegates) > 0 {
-		dearest := int64(0)
-		for _, to := range a.Delegates {
-			dearest = max(dearest, repeated(to, 1)+summaries(to))
-		}
-		n += int64(a.MaxTurns) * (1 + dearest) * attempts
+	return n + summaries(a) + handled(s, a) + attempts*delegatedMax(a)
+}
+
+// delegatedMax is how many calls an attempt makes for its tasks at worst, with the answers that hand them out.
+func delegatedMax(a *workflow.Agent) int64 {
+	if len(a.Delegates) == 0 {
+		return 0
 	}
-	return n + summaries(a) + handled(s, a)
+	most := int64(0)
+	for _, to := range a.Delegates {
+		calls := repeated(to, 1) + summaries(to)
+		if len(to.Delegates) > 0 {
+			calls = workflow.DelegateCallsMax
+		}
+		most = max(most, calls)
+	}
+	turns := int64(a.MaxTurns)
+	return turns + min(turns*workflow.DelegateTasksMax*most, workflow.DelegateCallsMax)
 }
 
 // repeated is how often one agent is asked the same at worst.

@@ -64,7 +64,11 @@ func (e Estimated) PerMonth(perDay int) Cost {
 // max_tokens or summary allows, and at most that of an output. A plan costs what its allow.max_usd says. Stakes and mode
 // are the definition's. Time is that of models, tools and timers: nobody waits for a place, for a person or a signal.
 func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage) Estimated {
-	e := newEstimator(w, roster, input)
+	return estimate(w, roster, input, &children{map[childRun]Estimated{}, map[*workflow.Workflow]*shape{}})
+}
+
+func estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, known *children) Estimated {
+	e := newEstimator(w, roster, input, known)
 	e.list(w.Main, Span{1, 1})
 	e.list(w.OnFailure, Span{0, 1})
 	e.list(w.Finally, Span{1, 1})
@@ -83,10 +87,21 @@ func Estimate(w *workflow.Workflow, roster workflow.Roster, input json.RawMessag
 // estimator walks a workflow once.
 type estimator struct {
 	desk
-	out      Estimated
-	assumed  assumptions
-	tools    map[string]bool
-	children map[string]Estimated // by reference, of those whose input is not known
+	out     Estimated
+	assumed assumptions
+	tools   map[string]bool
+}
+
+// children is what is known already of workflows that others run: many may run the same.
+type children struct {
+	runs    map[childRun]Estimated
+	outputs map[*workflow.Workflow]*shape
+}
+
+// childRun is a workflow with an input; empty: it is not known.
+type childRun struct {
+	workflow *workflow.Workflow
+	input    string
 }
 
 // assumptions are gathered with what each is about.
@@ -123,10 +138,10 @@ func (a *assumptions) lines() []string {
 	return lines
 }
 
-func newEstimator(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage) *estimator {
-	e := &estimator{tools: map[string]bool{}, children: map[string]Estimated{}}
+func newEstimator(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, known *children) *estimator {
+	e := &estimator{tools: map[string]bool{}}
 	e.out = Estimated{Steps: make([]StepEstimate, len(w.Steps))}
-	e.desk = desk{reader: newReader(w, roster, input, e.assumed.add)}
+	e.desk = desk{reader: newReader(w, roster, input, known, e.assumed.add)}
 	return e
 }
 
@@ -159,7 +174,7 @@ func (e *estimator) step(s *workflow.Step, times Span) Amount {
 	case workflow.KindLoop:
 		out.Amount = e.list(s.Loop.Body.Main, e.inside(s, times))
 	default:
-		e.unpriced = map[string]bool{}
+		e.unpriced, e.tasks = map[string]bool{}, map[task]work{}
 		w := e.leaf(s)
 		out.Amount, out.Seconds, out.Unpriced = w.amount.times(times), w.seconds, sortedKeys(e.unpriced)
 	}
@@ -382,7 +397,7 @@ func (e *estimator) child(s *workflow.Step) work {
 	var w work
 	input := e.childInput(s)
 	for i, ref := range childrenOf(s) {
-		one, unpriced := e.childRun(s, ref, input)
+		one, unpriced := e.childWork(s, ref, input)
 		for _, model := range unpriced {
 			e.unpriced[model] = true
 		}
@@ -396,18 +411,17 @@ func (e *estimator) child(s *workflow.Step) work {
 	return w
 }
 
-func (e *estimator) childRun(s *workflow.Step, ref string, input json.RawMessage) (work, []string) {
+func (e *estimator) childWork(s *workflow.Step, ref string, input json.RawMessage) (work, []string) {
 	child := e.w.Children[ref]
 	if child == nil {
 		e.assume(s.Path, "the workflow "+ref+" is not at hand, and not counted")
 		return work{}, nil
 	}
-	run, known := e.children[ref]
-	if !known || input != nil {
-		run = Estimate(child, e.roster, input)
-	}
-	if input == nil {
-		e.children[ref] = run
+	key := childRun{child, string(input)}
+	run, known := e.children.runs[key]
+	if !known {
+		run = estimate(child, e.roster, input, e.children)
+		e.children.runs[key] = run
 	}
 	for _, tool := range run.Tools {
 		e.tools[tool] = true

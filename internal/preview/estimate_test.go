@@ -85,7 +85,9 @@ func TestHowOften(t *testing.T) {
 		{"it does not", "  - {id: a, agent: one, prompt: hi, when: input.n > 1}", `{"n": 1}`, preview.Span{}, 0},
 		{
 			"what is set is known", "  - {id: s, set: {go: \"${{ input.n > 1 }}\"}}\n  - {id: a, agent: one, prompt: hi, when: steps.s.output.go}",
-			`{"n": 1}`, preview.Span{}, 0,
+			`{"n": 1}`,
+			preview.Span{},
+			0,
 		},
 		{"a group", "  - {id: g, group: {steps: [" + a + ", " + b + "]}}", "", preview.Span{Low: 2, High: 2}, 18},
 		{"a switch", cases, "", preview.Span{Low: 1, High: 2}, 18},
@@ -155,6 +157,10 @@ func TestLimitsOfKnowledge(t *testing.T) {
 	w := compiled(t, head+"steps: [{id: a, agent: tight, prompt: \""+strings.Repeat("0123456789", 2_000)+"\"}]")
 	if in := preview.Estimate(w, roster, nil).Input; in.High != 2_000 || in.Low > in.High {
 		t.Errorf("%+v tokens into a window of 2,000", in)
+	}
+	routed := preview.Estimate(compiled(t, head+"steps: [{id: a, agent: {route: research}, prompt: hi}]"), roster, nil)
+	if !slices.Equal(routed.Unpriced, []string{"route research"}) || routed.Calls.High != 1 || len(routed.Assumptions) == 0 {
+		t.Errorf("a routed agent: %+v", routed)
 	}
 	if none := preview.Estimate(w, nil, nil); !slices.Equal(none.Unpriced, []string{"small"}) {
 		t.Errorf("without a roster: unpriced %v", none.Unpriced)

@@ -27,6 +27,8 @@ type reader struct {
 	isGiven bool
 	assume  func(about, what string)
 
+	children *children
+
 	outputs map[*workflow.Step]*shape
 	lists   map[*workflow.Step]*shape // that maps go through
 	known   map[*workflow.Step]*value // of set steps
@@ -40,9 +42,9 @@ type value struct {
 	known bool
 }
 
-func newReader(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, assume func(about, what string)) *reader {
+func newReader(w *workflow.Workflow, roster workflow.Roster, input json.RawMessage, known *children, assume func(about, what string)) *reader {
 	r := &reader{
-		w: w, roster: roster, facts: map[string]workflow.ModelFacts{}, assume: assume,
+		w: w, roster: roster, facts: map[string]workflow.ModelFacts{}, children: known, assume: assume,
 		outputs: map[*workflow.Step]*shape{}, lists: map[*workflow.Step]*shape{}, known: map[*workflow.Step]*value{}, schemas: map[*workflow.Schema]*shape{},
 	}
 	r.readInput(input)
@@ -430,7 +432,11 @@ func (r *reader) childOutput(s *workflow.Step) *shape {
 		if child == nil {
 			return unknownShape
 		}
-		one := newReader(child, r.roster, nil, func(string, string) {}).last(child.Main, child.Output, child.Body)
+		one := r.children.outputs[child]
+		if one == nil {
+			one = newReader(child, r.roster, nil, r.children, func(string, string) {}).last(child.Main, child.Output, child.Body)
+			r.children.outputs[child] = one
+		}
 		if of == nil {
 			of = one
 		} else {
