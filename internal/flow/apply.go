@@ -177,6 +177,11 @@ func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
 	if b.Took != 0 {
 		r.takeSignal(b.Took)
 	}
+	if b.Instead != "" { // who waits for what is inside is not to wait for ever
+		s.skipped = SkippedInstead
+		r.skipInside(e, s)
+		s.skipped = ""
+	}
 	for _, note := range b.Notes {
 		r.quality = append(r.quality, e.Step+": "+note)
 	}
@@ -297,13 +302,20 @@ func (r *Run) applyCase(e Event, s *step, chosen int) {
 
 // skip settles a step and all inside it.
 func (r *Run) skip(e Event, s *step) {
+	r.skipInside(e, s)
+	r.settle(e, s, StepStatusSkipped)
+}
+
+// skipInside settles what is inside a step and has not begun. What is at work comes to its end.
+func (r *Run) skipInside(e Event, s *step) {
 	for _, def := range contents(s.def) {
-		if inner := &s.frame.steps[def.Slot]; !inner.status.Settled() { // else: set by hand
+		if inner := &s.frame.steps[def.Slot]; inner.status == StepStatusPending { // else it is settled, or will be
 			inner.skipped = s.skipped
 			r.skip(e, inner)
+		} else {
+			r.skipInside(e, inner)
 		}
 	}
-	r.settle(e, s, StepStatusSkipped)
 }
 
 func contents(def *workflow.Step) []*workflow.Step {
@@ -332,8 +344,13 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 	if p := s.def.Parent; p != nil && p.Body == s.def.Body {
 		c := &s.frame.steps[p.Slot]
 		if c.status == StepStatusRunning && c.runsInside(s) {
-			if c.inside--; c.inside == 0 && r.mayBegin(c) {
+			switch c.inside--; {
+			case c.inside > 0:
+			case r.mayBegin(c):
 				r.ready = append(r.ready, todo{step: c})
+			case c.around() != nil && c.around().status.Settled(): // what is around it was done otherwise
+				c.skipped = SkippedInstead
+				r.settle(e, c, StepStatusSkipped)
 			}
 		}
 		return

@@ -49,7 +49,7 @@ func version(w *workflow.Workflow, body any) int16 {
 
 // saysLanguage: the definition says what came with the whole language.
 func saysLanguage(w *workflow.Workflow) bool {
-	return len(w.Degrade) > 0 || w.Orchestrator != nil || slices.ContainsFunc(w.Steps, func(s *workflow.Step) bool {
+	return len(w.Degrade) > 0 || slices.ContainsFunc(w.Steps, func(s *workflow.Step) bool {
 		switch s.Kind {
 		case workflow.KindAgent:
 			a := s.Agent

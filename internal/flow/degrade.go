@@ -82,7 +82,7 @@ func (r *Run) takeRungValue(s *step, value *workflow.Template, b *Failed) {
 // degrade takes the run down the ladder because a step failed; false: there is no level that helps it.
 func (r *Run) degrade(s *step, b *Failed, level int) bool {
 	if level == 0 {
-		level = r.level + 1
+		level = r.nextFor(s)
 	}
 	level = max(level, r.level) // levels only rise
 	if level > len(r.w.Degrade) || !touches(&r.w.Degrade[level-1], s) {
@@ -95,6 +95,16 @@ func (r *Run) degrade(s *step, b *Failed, level int) bool {
 	return true
 }
 
+// nextFor is the next level that makes something else of a step; behind the last one: there is none.
+func (r *Run) nextFor(s *step) int {
+	level := r.level + 1
+	for level <= len(r.w.Degrade) && !touches(&r.w.Degrade[level-1], s) {
+		level++
+	}
+	return level
+}
+
+// touches: the level leaves the step out, or lets somebody else do it.
 func touches(rung *workflow.Rung, s *step) bool {
 	_, set := rung.Set[s.def.Index]
 	return s.frame.owner == nil && (set || slices.Contains(rung.Omit, s.def.Index))

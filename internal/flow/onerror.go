@@ -21,6 +21,7 @@ const (
 	SkippedError    = "error"
 	SkippedDegraded = "degraded"
 	SkippedMerge    = "merge"
+	SkippedInstead  = "instead" // what is around it was done otherwise
 )
 
 // fail settles a step that came to nothing, unless its on_error knows better. A failure that nobody handles is that of
@@ -121,7 +122,7 @@ func (r *Run) handled(s *step, b *Failed) bool {
 		return false
 	}
 	for i, rule := range s.def.OnError {
-		if !RetriesClass(rule.Classes, b.Class) {
+		if !workflow.Covers(rule.Classes, b.Class) {
 			continue
 		}
 		switch rule.Do {

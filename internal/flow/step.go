@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -27,11 +26,6 @@ const (
 	classChildFailed    = "child_failed"
 	classGateFailed     = "gate_failed"
 )
-
-// classGroups are the words of retry.classes that stand for several classes.
-var classGroups = map[string][]string{
-	"transient": {"rate_limited", "overloaded", "server", "network", "timeout", "stream_interrupted", "gateway_throttled", "unavailable"},
-}
 
 // begin takes up a ready step: for the first time, for another attempt, or to close a container whose inside is done.
 func (r *Run) begin(s *step) {
@@ -283,7 +277,7 @@ func (r *Run) renderOutput() (json.RawMessage, error) {
 }
 
 func (r *Run) mayRetry(s *step, class string) bool {
-	return int(s.attempt-s.base) < s.def.Retry.MaxAttempts && r.mayGoOn() && RetriesClass(s.def.Retry.Classes, class)
+	return int(s.attempt-s.base) < s.def.Retry.MaxAttempts && r.mayGoOn() && workflow.Covers(s.def.Retry.Classes, class)
 }
 
 // mayGoOn: a main list that is decided waits for what is at work, and for nothing else.
@@ -292,19 +286,6 @@ func (r *Run) mayGoOn() bool { return r.section != workflow.SectionMain || r.fat
 // isUnsafe: what it did to the world, if anything, must be known and not be done twice.
 func (s *step) isUnsafe() bool {
 	return s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe
-}
-
-// RetriesClass reports whether a list of classes and groups covers an error class.
-func RetriesClass(classes []string, class string) bool {
-	if class == classCancelled || class == classOutcomeUnknown {
-		return false
-	}
-	for _, c := range classes {
-		if c == class || c == "any" || slices.Contains(classGroups[c], class) {
-			return true
-		}
-	}
-	return false
 }
 
 // backoff is exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"). The rules know

@@ -22,6 +22,7 @@ import (
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/telemetry"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // classIncident is why an attempt is refused.
@@ -219,7 +220,7 @@ func isOfTheWork(class string) bool {
 
 // isFinal: no attempt follows.
 func isFinal(a flow.Attempt, class string) bool {
-	return int(a.No) >= a.Step.Retry.MaxAttempts || !flow.RetriesClass(a.Step.Retry.Classes, class)
+	return int(a.No) >= a.Step.Retry.MaxAttempts || !workflow.Covers(a.Step.Retry.Classes, class)
 }
 
 // count notes, under the lock, whether there is any trouble.
