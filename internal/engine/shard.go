@@ -35,6 +35,7 @@ type shard struct {
 	runs     map[uuid.UUID]*holding
 	batch    *batch
 	flushing bool
+	now      time.Time // of what the loop takes up at once, by the clock of the database
 	timers   timers
 	atWork   int
 	deferred bool               // starts were held back: the lease was not trusted
@@ -269,6 +270,7 @@ func (s *shard) loop(ctx, work context.Context, r *reign, f *flusher) bool {
 		}
 		select {
 		case a := <-arrivals:
+			s.now = s.clock.now() // all that waits is taken up at one time: what it means for a run is stored as one row
 			s.take(a)
 			s.takeWaiting()
 		case done := <-f.done:
@@ -276,10 +278,13 @@ func (s *shard) loop(ctx, work context.Context, r *reign, f *flusher) bool {
 				s.answer(done)
 				return false
 			}
+			s.now = s.clock.now()
 			s.committed(work, done)
 		case <-s.renewals:
+			s.now = s.clock.now()
 			s.startDeferred(work)
 		case <-tick.C:
+			s.now = s.clock.now()
 			s.fire()
 		case <-r.lost:
 			return false

@@ -138,7 +138,7 @@ func (s *shard) open(sub flow.Submission) (run *flow.Run, events []flow.Event, e
 			s.log.Error("submission", "error", err)
 		}
 	}()
-	return flow.Open(sub, s.clock.now())
+	return flow.Open(sub, s.now)
 }
 
 func newRun(sub *flow.Submission, run *flow.Run, events []flow.Event, owned bool) *store.NewRun {
@@ -227,7 +227,7 @@ func (s *shard) ask(run *flow.Run, c flow.Cause) (events []flow.Event, err error
 			err = fmt.Errorf("panic in the rules: %v", p)
 		}
 	}()
-	events = run.Decide(c, s.clock.now())
+	events = run.Decide(c, s.now)
 	return events, run.Err()
 }
 

@@ -4,6 +4,7 @@
 package flow
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 
@@ -63,7 +64,9 @@ type Event struct {
 }
 
 // Held reports whether the event is of an attempt that is held, and goes on later under its number.
-func (e Event) Held() bool { return e.Kind == KindAttemptFailed && e.V == formatBudget }
+func (e Event) Held() bool {
+	return e.Kind == KindAttemptFailed && bytes.Contains(e.Body, []byte(`"held":"`)) // a key: in texts, quotes are escaped
+}
 
 // Submission is what a run starts from.
 type Submission struct {

@@ -435,7 +435,7 @@ func show(events []flow.Event) string {
 		if e.Step != "" {
 			fmt.Fprintf(&out, " %s#%d.%d", e.Step, e.Gen, e.Attempt)
 		}
-		if e.V > 1 {
+		if e.V > 1 && (e.V < 3 || e.Seq == 1) { // of the third, all that follow are
 			fmt.Fprintf(&out, " v%d", e.V)
 		}
 		if len(e.Body) > 0 {

@@ -217,6 +217,9 @@ func (r *Run) Err() error { return r.broken }
 // emit records a fact: it is given its number, folded, and kept for the caller of Decide.
 func (r *Run) emit(k Kind, s *step, body any) {
 	e := Event{Seq: r.seq + 1, At: r.now, Kind: k, V: version(r.w, body), Body: encode(body)}
+	if r.format >= formatLanguage { // nobody older reads the run, and events of one version are stored together
+		e.V = r.format
+	}
 	if s != nil {
 		e.Step, e.Gen, e.Attempt = s.path(), s.gen, s.attempt
 		if s.beginsAttempt(k, body) {
