@@ -5,6 +5,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -83,6 +84,8 @@ type Config struct {
 	Version string       // of this build
 	Listen  string       // host:port: at a loopback address only requests for this machine's own names are answered
 	Hosts   []string     // further names the service goes by there
+	// Templates holds the workflows that come with the service: <name>.yaml and <name>.input.json; nil: none.
+	Templates fs.FS
 }
 
 // API answers requests.
@@ -103,6 +106,8 @@ type API struct {
 	prices  priceStore
 	holds   reservedStore
 	trouble incidentStore
+	asked   approvalStore
+	signals signalStore
 	metrics *telemetry.Metrics
 	log     *slog.Logger
 
@@ -117,6 +122,7 @@ type API struct {
 	operations  map[string]*operation // by method and path
 	router      *chi.Mux
 	definitions definitions
+	templates   []*template
 	streams     atomic.Int64
 	draining    chan struct{}
 	drain       sync.Once
@@ -141,6 +147,8 @@ type parts struct {
 	priceStore
 	reservedStore
 	incidentStore
+	approvalStore
+	signalStore
 }
 
 // wholeStore is all parts in one.
@@ -157,15 +165,18 @@ type wholeStore interface {
 	priceStore
 	reservedStore
 	incidentStore
+	approvalStore
+	signalStore
 }
 
-func allOf(s wholeStore) parts { return parts{s, s, s, s, s, s, s, s, s, s, s, s} }
+func allOf(s wholeStore) parts { return parts{s, s, s, s, s, s, s, s, s, s, s, s, s, s} }
 
 func newAPI(cfg Config, p parts) (*API, error) {
 	a := &API{
 		engine: cfg.Engine, runs: p.runStore, events: p.logStore, library: p.definitionStore, shelf: p.workflowStore,
 		models: cfg.Models, gateway: cfg.Gateway, ledger: cfg.Ledger, keys: p.keyStore, health: p.healthStore, budgets: p.budgetStore,
-		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, trouble: p.incidentStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
+		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, trouble: p.incidentStore,
+		asked: p.approvalStore, signals: p.signalStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
 		version: cfg.Version, loopback: listensOnLoopback(cfg.Listen), poll: pollEvery, beat: heartbeatEvery, draining: make(chan struct{}),
 	}
 	if a.log == nil {
@@ -179,6 +190,9 @@ func newAPI(cfg Config, p parts) (*API, error) {
 		return nil, err
 	}
 	if a.operations, err = operations(a.doc, routes); err != nil {
+		return nil, err
+	}
+	if a.templates, err = loadTemplates(cfg.Templates); err != nil {
 		return nil, err
 	}
 	a.router = a.mount()

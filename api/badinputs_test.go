@@ -238,7 +238,7 @@ func TestIssuesOfADefinition(t *testing.T) {
 	}
 }
 
-// Another tenant's run does not exist, on every operation with its id, and neither does its incident. (B30)
+// Another tenant's run does not exist, on every operation with its id, and neither does its incident or approval. (B30)
 func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 	s := newService(t, nil)
 	run := s.submit(t, oneTool).ID
@@ -251,7 +251,7 @@ func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 		if !strings.HasPrefix(r.path, "/v1/runs/{id}") {
 			continue
 		}
-		path := strings.NewReplacer("{id}", run, "{step}", "work").Replace(r.path)
+		path := strings.NewReplacer("{id}", run, "{step}", "work", "{name}", "go").Replace(r.path)
 		var body any
 		if r.method == "POST" {
 			body = `{}`
@@ -266,6 +266,12 @@ func TestOtherTenantsRunsDoNotExist(t *testing.T) {
 	s.mem.incidents = []store.IncidentRow{brokenContract(1)}
 	s.mem.incidents[0].Tenant = s.mem.runs[id].row.Tenant
 	s.send(t, "POST", "/v1/incidents/"+incident.Name(s.mem.incidents[0].ID)+":resolve", `{}`).wantProblem(404, "incident_not_found")
+	s.send(t, "POST", "/v1/expressions:evaluate", `{"expression":"1","run":"`+run+`"}`).wantProblem(404, "run_not_found")
+	s.mem.people.approvals = []store.ApprovalRow{articleQuestion(1)}
+	s.mem.people.approvals[0].Tenant = s.mem.runs[id].row.Tenant
+	for _, method := range []string{"GET", "POST"} {
+		s.send(t, method, "/v1/approvals/"+formatApprovalID(s.mem.people.approvals[0].Approval), `{"choice":"approve"}`).wantProblem(404, "approval_not_found")
+	}
 	var incidents IncidentPage
 	if s.send(t, "GET", "/v1/incidents", nil).want(200).json(&incidents); len(incidents.Data) != 0 {
 		t.Errorf("it is listed: %+v", incidents.Data)

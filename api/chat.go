@@ -171,7 +171,7 @@ func (c *chat) published(ref string) (*workflow.Workflow, int, error) {
 	if !isWorkflowRef(ref) {
 		return nil, 0, noModel("%q is not the name of a workflow: it is name, or name@version", clip(ref))
 	}
-	sub, err := c.a.submission(c.r.Context(), c.x, &RunRequest{Workflow: ref})
+	sub, _, err := c.a.submission(c.r.Context(), c.x, &RunRequest{Workflow: ref})
 	if f := fault.Of(err); f != nil && f.Kind == fault.KindNotFound {
 		return nil, 0, noModel("%s", f.Detail)
 	}

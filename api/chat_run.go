@@ -91,7 +91,7 @@ func (c *chat) submitOnce(ref string) (uuid.UUID, error) {
 
 // submit makes the run as POST /v1/runs does.
 func (c *chat) submit(ctx context.Context, ref string) (uuid.UUID, error) {
-	sub, err := c.a.submission(ctx, c.x, &RunRequest{Workflow: ref, Labels: c.labels, Mode: Mode(c.mode)})
+	sub, brought, err := c.a.submission(ctx, c.x, &RunRequest{Workflow: ref, Labels: c.labels, Mode: Mode(c.mode)})
 	if f := fault.Of(err); f != nil && f.Kind == fault.KindNotFound {
 		return uuid.UUID{}, noModel("%s", f.Detail)
 	}
@@ -104,7 +104,7 @@ func (c *chat) submit(ctx context.Context, ref string) (uuid.UUID, error) {
 	if sub.Input, err = c.req.input(sub.Workflow.Input); err != nil {
 		return uuid.UUID{}, err
 	}
-	return sub.ID, c.a.submit(ctx, c.x, sub)
+	return sub.ID, c.a.submit(ctx, c.x, sub, brought)
 }
 
 // input makes the input of a run out of a chat: as metadata gives it, else by what the schema has a place for.

@@ -149,7 +149,8 @@ func (d drawer) request(path string, item *openapi3.PathItem, method string) (ta
 // Whatever is sent, the service answers as its spec says: never a 5xx, never a panic, never an undeclared status, media
 // type or shape. Ids that the service gave out are used again. A failure prints the smallest request and its seed.
 func TestContract(t *testing.T) {
-	s := newService(t, withModels(t))
+	models := withModels(t)
+	s := newService(t, func(c *Config) { models(c); c.Templates = oneTemplate() })
 	s.Drain() // streams and waits end at once
 	seen := map[string]int{}
 	rapid.Check(t, func(t *rapid.T) {
@@ -204,6 +205,7 @@ func (m *memory) forget() {
 	clear(m.workflows)
 	clear(m.keys)
 	m.money, m.incidents = newMemoryMoney(), []store.IncidentRow{brokenContract(1), brokenContract(2)}
+	m.people = memoryPeople{approvals: []store.ApprovalRow{articleQuestion(1), articleQuestion(2)}, told: map[string]int{}}
 }
 
 // known are the names of what exists, by parameter.
@@ -217,8 +219,11 @@ func (s *service) known() map[string][]string {
 	for _, i := range s.mem.incidents {
 		known["id"] = append(known["id"], incident.Name(i.ID))
 	}
+	for _, q := range s.mem.people.approvals {
+		known["id"] = append(known["id"], formatApprovalID(q.Approval))
+	}
 	slices.Sort(known["id"])
-	known["name"] = slices.Concat(slices.Sorted(maps.Keys(s.mem.workflows)), slices.Sorted(maps.Keys(s.mem.money.budgets)), slices.Sorted(maps.Keys(s.mem.money.plans)))
+	known["name"] = slices.Concat(slices.Sorted(maps.Keys(s.mem.workflows)), slices.Sorted(maps.Keys(s.mem.money.budgets)), slices.Sorted(maps.Keys(s.mem.money.plans)), []string{"loop"})
 	known["model"] = slices.Sorted(maps.Keys(s.mem.money.prices))
 	return known
 }
@@ -245,7 +250,7 @@ func (m *memory) failAll() {
 		for start := range r.run.Pending {
 			a := r.run.Attempt(start)
 			outcome := failed("server")
-			m.record(r, r.run.Decide(flow.Reported{Report: flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: &outcome}}, time.Now()))
+			m.record(r, r.run.Decide(flow.Reported{Report: flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: &outcome}}, time.Now()))
 			break
 		}
 	}

@@ -126,21 +126,22 @@ func (b *costBill) raise(body flow.BudgetRaise) {
 func (b *costBill) add(e flow.Event, c usage.Call) {
 	agent := b.agentOf(e.Step)
 	b.total.Add(c)
-	b.steps.of(CostSum{Step: e.Step, Agent: agent}, e.Step).Add(c)
-	b.attempts.of(CostSum{Step: e.Step, Agent: agent, Gen: int(e.Gen), Attempt: int(e.Attempt)},
-		e.Step, strconv.Itoa(int(e.Gen)), strconv.Itoa(int(e.Attempt))).Add(c)
+	step := definitionPath(e.Step)
+	b.steps.of(CostSum{Step: step, Agent: agent}, step).Add(c)
 	b.models.of(CostSum{Provider: c.Provider, Model: c.Model}, c.Provider, c.Model).Add(c)
 	if len(b.lines) == costLinesMax {
 		b.leftOut++
 		return
 	}
+	b.attempts.of(CostSum{Step: e.Step, Agent: agent, Gen: int(e.Gen), Attempt: int(e.Attempt)},
+		e.Step, strconv.Itoa(int(e.Gen)), strconv.Itoa(int(e.Attempt))).Add(c)
 	line := costLineOf(c)
 	line.Seq, line.At, line.Step, line.Agent, line.Gen, line.Attempt = e.Seq, e.At.UTC(), e.Step, agent, int(e.Gen), int(e.Attempt)
 	b.lines = append(b.lines, line)
 }
 
 func (b *costBill) agentOf(path flow.Path) string {
-	if step := b.w.Step(path); step != nil && step.Agent != nil {
+	if step := b.w.Step(definitionPath(path)); step != nil && step.Agent != nil {
 		return step.Agent.Agent.Name
 	}
 	return ""

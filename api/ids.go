@@ -19,16 +19,30 @@ const runPrefix = "run_"
 func formatRunID(id uuid.UUID) RunID { return runPrefix + hex.EncodeToString(id[:]) }
 
 // parseRunID accepts exactly what formatRunID writes.
-func parseRunID(text string) (uuid.UUID, error) { return parseID(runPrefix, text) }
+func parseRunID(text string) (uuid.UUID, error) { return parseID(runPrefix, text, madeByTime) }
+
+// approvalPrefix makes an approval's id recognisable, as runPrefix does a run's.
+const approvalPrefix = "apr_"
+
+func formatApprovalID(id uuid.UUID) ApprovalID { return approvalPrefix + hex.EncodeToString(id[:]) }
+
+// parseApprovalID accepts exactly what formatApprovalID writes. Such an id may be worked out from what it is of.
+func parseApprovalID(text string) (uuid.UUID, error) {
+	return parseID(approvalPrefix, text, func(uuid.UUID) bool { return true })
+}
 
 // parseIncidentID accepts exactly what incident.Name writes.
-func parseIncidentID(text string) (uuid.UUID, error) { return parseID(incident.Prefix, text) }
+func parseIncidentID(text string) (uuid.UUID, error) {
+	return parseID(incident.Prefix, text, madeByTime)
+}
 
-func parseID(prefix, text string) (uuid.UUID, error) {
+func madeByTime(id uuid.UUID) bool { return id.Version() == 7 }
+
+func parseID(prefix, text string, meant func(uuid.UUID) bool) (uuid.UUID, error) {
 	digits, ok := strings.CutPrefix(text, prefix)
 	var id uuid.UUID
 	if ok && len(digits) == hex.EncodedLen(len(id)) && digits == strings.ToLower(digits) {
-		if _, err := hex.Decode(id[:], []byte(digits)); err == nil && id.Version() == 7 && id.Variant() == uuid.RFC4122 {
+		if _, err := hex.Decode(id[:], []byte(digits)); err == nil && meant(id) && id.Variant() == uuid.RFC4122 {
 			return id, nil
 		}
 	}

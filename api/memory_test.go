@@ -29,6 +29,7 @@ type memory struct {
 	watchers    map[uuid.UUID][]chan struct{}
 	money       memoryMoney
 	incidents   []store.IncidentRow // as they were opened
+	people      memoryPeople
 
 	submitErr   error // of Submit: nothing happens
 	submitLost  error // of Submit: the run is made, the answer is lost
@@ -39,9 +40,10 @@ type memory struct {
 }
 
 type memoryRun struct {
-	row store.RunRow
-	run *flow.Run
-	log []flow.Event
+	row     store.RunRow
+	run     *flow.Run
+	log     []flow.Event
+	signals []string // that its steps wait for
 }
 
 type memoryKey struct {
@@ -55,6 +57,7 @@ func newMemory() *memory {
 	return &memory{
 		runs: map[uuid.UUID]*memoryRun{}, definitions: map[workflow.Hash]json.RawMessage{}, schema: 1,
 		workflows: map[string][]store.WorkflowRow{}, keys: map[store.Key]*memoryKey{}, watchers: map[uuid.UUID][]chan struct{}{}, money: newMemoryMoney(),
+		people: memoryPeople{told: map[string]int{}},
 	}
 }
 
@@ -76,10 +79,13 @@ func (m *memory) Submit(_ context.Context, s *flow.Submission) error {
 		return err
 	}
 	body := run.View().Submitted
-	r := &memoryRun{run: run, row: store.RunRow{
+	r := &memoryRun{run: run, signals: s.Workflow.Signals, row: store.RunRow{
 		ID: s.ID, Tenant: s.Tenant, Workflow: body.Workflow, Version: body.Version, Hash: s.Workflow.Hash, Labels: s.Labels,
 		Stakes: body.Stakes, Mode: body.Mode, Priority: body.Priority, CreatedAt: now, StepsTotal: len(s.Workflow.Steps),
 	}}
+	if s.Parent != nil {
+		r.row.Parent, r.row.ParentStep = &s.Parent.Run, s.Parent.Step
+	}
 	m.runs[s.ID] = r
 	m.record(r, events)
 	return m.submitLost
@@ -135,7 +141,7 @@ func (m *memory) report(t testing.TB, id RunID, path string, o flow.Outcome) {
 	r := m.runs[run]
 	for start := range r.run.Pending {
 		if a := r.run.Attempt(start); a.Path == path {
-			report := flow.Report{Path: path, Gen: a.Gen, No: a.No, Outcome: &o}
+			report := flow.Report{Path: path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: &o}
 			m.record(r, r.run.Decide(flow.Reported{Report: report}, time.Now()))
 			return
 		}
@@ -196,12 +202,20 @@ func (m *memory) Runs(_ context.Context, tenant uuid.UUID, f store.RunFilter) ([
 	var rows []store.RunRow
 	for _, r := range m.runs {
 		before := f.Before == uuid.Nil || r.row.ID.String() < f.Before.String()
+		if f.Parent != nil && (r.row.Parent == nil || *r.row.Parent != *f.Parent || r.row.ID.String() <= f.After.String()) {
+			continue
+		}
 		if r.row.Tenant == tenant && before && (f.Workflow == "" || f.Workflow == r.row.Workflow) &&
 			(len(f.Status) == 0 || slices.Contains(f.Status, r.row.Status)) {
 			rows = append(rows, r.row)
 		}
 	}
-	slices.SortFunc(rows, func(a, b store.RunRow) int { return -slices.Compare(a.ID[:], b.ID[:]) })
+	slices.SortFunc(rows, func(a, b store.RunRow) int {
+		if f.Parent != nil {
+			a, b = b, a // oldest first
+		}
+		return -slices.Compare(a.ID[:], b.ID[:])
+	})
 	return rows[:min(f.Limit, len(rows))], nil
 }
 

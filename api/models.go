@@ -17,6 +17,7 @@ import (
 
 // Models is what the API needs of the gateway of this node.
 type Models interface {
+	workflow.Roster
 	Roster
 	PriceBook
 	Breakers

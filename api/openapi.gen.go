@@ -18,6 +18,30 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ApprovalStatus.
+const (
+	ApprovalStatusAnswered  ApprovalStatus = "answered"
+	ApprovalStatusExpired   ApprovalStatus = "expired"
+	ApprovalStatusOpen      ApprovalStatus = "open"
+	ApprovalStatusWithdrawn ApprovalStatus = "withdrawn"
+)
+
+// Valid indicates whether the value is a known member of the ApprovalStatus enum.
+func (e ApprovalStatus) Valid() bool {
+	switch e {
+	case ApprovalStatusAnswered:
+		return true
+	case ApprovalStatusExpired:
+		return true
+	case ApprovalStatusOpen:
+		return true
+	case ApprovalStatusWithdrawn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BreakerState.
 const (
 	BreakerStateClosed   BreakerState = "closed"
@@ -87,6 +111,36 @@ func (e BudgetWindow) Valid() bool {
 	case BudgetWindowMonth:
 		return true
 	case BudgetWindowWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EvaluationType.
+const (
+	EvaluationTypeArray   EvaluationType = "array"
+	EvaluationTypeBoolean EvaluationType = "boolean"
+	EvaluationTypeNull    EvaluationType = "null"
+	EvaluationTypeNumber  EvaluationType = "number"
+	EvaluationTypeObject  EvaluationType = "object"
+	EvaluationTypeString  EvaluationType = "string"
+)
+
+// Valid indicates whether the value is a known member of the EvaluationType enum.
+func (e EvaluationType) Valid() bool {
+	switch e {
+	case EvaluationTypeArray:
+		return true
+	case EvaluationTypeBoolean:
+		return true
+	case EvaluationTypeNull:
+		return true
+	case EvaluationTypeNumber:
+		return true
+	case EvaluationTypeObject:
+		return true
+	case EvaluationTypeString:
 		return true
 	default:
 		return false
@@ -369,6 +423,7 @@ const (
 	StepStatusRunning   StepStatus = "running"
 	StepStatusSkipped   StepStatus = "skipped"
 	StepStatusSucceeded StepStatus = "succeeded"
+	StepStatusWaiting   StepStatus = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the StepStatus enum.
@@ -387,6 +442,8 @@ func (e StepStatus) Valid() bool {
 	case StepStatusSkipped:
 		return true
 	case StepStatusSucceeded:
+		return true
+	case StepStatusWaiting:
 		return true
 	default:
 		return false
@@ -431,6 +488,84 @@ func (e GetSpendParamsInterval) Valid() bool {
 		return false
 	}
 }
+
+// Approval defines model for Approval.
+type Approval struct {
+	// About approval: the step asks by itself; escalation: a failure has to be decided; decision: an agent has a question; plan: steps were planned
+	//
+	// Examples: approval, escalation, decision, plan
+	About   string         `json:"about"`
+	Answer  ApprovalAnswer `json:"answer,omitempty,omitzero"`
+	AskedAt time.Time      `json:"asked_at"`
+
+	// Assignees Who is asked; absent: anybody
+	Assignees []string `json:"assignees,omitempty,omitzero"`
+	Choices   []string `json:"choices"`
+
+	// ExpiresAt Absent: never
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Form JSON Schema of what is sent with the answer
+	Form json.RawMessage `json:"form,omitempty,omitzero"`
+
+	// ID Something a person is asked
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID ApprovalID `json:"id"`
+
+	// Initial What the form begins with
+	Initial json.RawMessage `json:"initial,omitempty,omitzero"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run"`
+
+	// Show What to look at before
+	Show   json.RawMessage `json:"show,omitempty,omitzero"`
+	Status ApprovalStatus  `json:"status"`
+
+	// Step The path of the step that waits
+	Step     string `json:"step"`
+	Title    string `json:"title"`
+	Workflow string `json:"workflow"`
+}
+
+// ApprovalAnswer defines model for ApprovalAnswer.
+type ApprovalAnswer struct {
+	// At Where the approval is shown
+	At     time.Time       `json:"at,omitempty,omitzero"`
+	By     string          `json:"by,omitempty,omitzero"`
+	Choice string          `json:"choice"`
+	Form   json.RawMessage `json:"form,omitempty,omitzero"`
+	Reason string          `json:"reason,omitempty,omitzero"`
+}
+
+// ApprovalAnswerRequest defines model for ApprovalAnswerRequest.
+type ApprovalAnswerRequest struct {
+	// Choice One of the approval's choices
+	Choice string `json:"choice"`
+
+	// Form Any JSON value that meets the approval's form
+	Form json.RawMessage `json:"form,omitempty,omitzero"`
+
+	// Reason Kept with the answer
+	Reason string `json:"reason,omitempty,omitzero"`
+}
+
+// ApprovalID Something a person is asked
+//
+// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+type ApprovalID = string
+
+// ApprovalPage defines model for ApprovalPage.
+type ApprovalPage struct {
+	Data       []Approval `json:"data"`
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+}
+
+// ApprovalStatus defines model for ApprovalStatus.
+type ApprovalStatus string
 
 // Breaker defines model for Breaker.
 type Breaker struct {
@@ -767,10 +902,107 @@ type DefinitionRequest struct {
 	Definition json.RawMessage `json:"definition"`
 }
 
+// Dissent defines model for Dissent.
+type Dissent struct {
+	Output json.RawMessage `json:"output,omitempty,omitzero"`
+	Step   string          `json:"step"`
+}
+
 // Dollars US dollars as a decimal, at most nine places
 //
 // Examples: 12.50
 type Dollars = string
+
+// DryRun defines model for DryRun.
+type DryRun struct {
+	// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+	// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+	Estimate Estimate `json:"estimate"`
+	Graph    Graph    `json:"graph"`
+
+	// Input As it would be taken, defaults filled in
+	Input    json.RawMessage `json:"input"`
+	Warnings []Issue         `json:"warnings"`
+}
+
+// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+type Estimate struct {
+	// Assumptions That the ranges rest on, in words
+	Assumptions []string `json:"assumptions"`
+
+	// Calls Of models, where nothing fails
+	Calls Range `json:"calls"`
+
+	// CallsMax Of models, at worst: every model of every chain asked as often as it may be
+	CallsMax int64      `json:"calls_max"`
+	Cost     MoneyRange `json:"cost"`
+
+	// CriticalPath The longest way through the workflow
+	CriticalPath struct {
+		// Names Paths of the steps at the high end
+		Names   []string     `json:"names"`
+		Seconds SecondsRange `json:"seconds"`
+
+		// Steps One after another, those of items and iterations included
+		Steps Range `json:"steps"`
+	} `json:"critical_path"`
+	InputTokens Range `json:"input_tokens"`
+
+	// Month With `per_day`
+	Month struct {
+		// Cost Of 30 days
+		Cost   MoneyRange `json:"cost"`
+		PerDay int        `json:"per_day"`
+	} `json:"month,omitempty,omitzero"`
+	OutputTokens Range `json:"output_tokens"`
+
+	// Steps In the order of the definition
+	Steps []StepEstimate `json:"steps"`
+
+	// Tools That steps may call
+	Tools []string `json:"tools"`
+
+	// Unpriced Models whose price is not known; what they cost is in no amount
+	Unpriced []string `json:"unpriced"`
+}
+
+// EvaluateRequest defines model for EvaluateRequest.
+type EvaluateRequest struct {
+	// At A step of the run: what is tried reads what that step would read, item and iteration included
+	//
+	// Examples: build.3.make
+	At StepPath `json:"at,omitempty,omitzero"`
+
+	// Expression CEL, as it stands in `when`
+	Expression string          `json:"expression,omitempty,omitzero"`
+	Input      json.RawMessage `json:"input,omitempty,omitzero"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run,omitempty,omitzero"`
+
+	// Steps By id, what an expression sees of each: output, status, …
+	Steps map[string]json.RawMessage `json:"steps,omitempty,omitzero"`
+
+	// Template Any JSON value whose strings hold `${{ }}`, as it stands in `prompt` or `input`
+	Template json.RawMessage `json:"template,omitempty,omitzero"`
+
+	// With Further roots
+	With map[string]json.RawMessage `json:"with,omitempty,omitzero"`
+}
+
+// Evaluation defines model for Evaluation.
+type Evaluation struct {
+	Type EvaluationType `json:"type"`
+
+	// Value What it gives; an empty optional is null
+	Value json.RawMessage `json:"value"`
+}
+
+// EvaluationType defines model for Evaluation.Type.
+type EvaluationType string
 
 // Event defines model for Event.
 type Event struct {
@@ -814,12 +1046,100 @@ type EventPage struct {
 
 // Failure defines model for Failure.
 type Failure struct {
+	// Cause Of a run that a step started: why that failed
+	Cause *Failure `json:"cause,omitempty"`
+
 	// Class An error class of the workflow format
 	Class   string `json:"class"`
 	Message string `json:"message"`
 
 	// Step Where it came from
 	Step string `json:"step,omitempty,omitzero"`
+}
+
+// GateResult defines model for GateResult.
+type GateResult struct {
+	// Rounds Times it was revised
+	Rounds int `json:"rounds"`
+
+	// Score The smallest of the judges; absent: nobody judged
+	Score *float64 `json:"score,omitempty"`
+}
+
+// Graph defines model for Graph.
+type Graph struct {
+	Edges []GraphEdge `json:"edges"`
+
+	// Nodes A container stands before its contents
+	Nodes    []GraphNode `json:"nodes"`
+	Version  int32       `json:"version,omitempty,omitzero"`
+	Workflow string      `json:"workflow"`
+}
+
+// GraphEdge defines model for GraphEdge.
+type GraphEdge struct {
+	// Fields What is read of it: output, summary, status …
+	Fields []string `json:"fields,omitempty,omitzero"`
+
+	// From Path of the step that is waited for
+	From string `json:"from"`
+	To   string `json:"to"`
+
+	// Why needs, reads, member, family or sequence
+	Why string `json:"why"`
+}
+
+// GraphNode defines model for GraphNode.
+type GraphNode struct {
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Attempt Of a run
+	Attempt int `json:"attempt,omitempty,omitzero"`
+
+	// Case Of the switch it stands in, from 0
+	Case *int `json:"case,omitempty"`
+
+	// Container Path of the step it stands in; absent: it stands at the top
+	Container string `json:"container,omitempty,omitzero"`
+
+	// Cost Of a run
+	Cost Cost `json:"cost,omitempty,omitzero"`
+
+	// Counts Of a run, inside a map or loop: how many stand where
+	Counts  map[string]int `json:"counts,omitempty,omitzero"`
+	EndedAt time.Time      `json:"ended_at,omitempty,omitzero"`
+
+	// Flags approval: a person may be asked; unsafe: it does to the world what cannot be repeated; gate: its output is checked; waits: for a time or a signal
+	Flags []string `json:"flags,omitempty,omitzero"`
+	ID    string   `json:"id"`
+
+	// Inside Of a run, of a map or loop
+	Inside Inside `json:"inside,omitempty,omitzero"`
+	Kind   string `json:"kind"`
+
+	// Label What it does, in a few words
+	Label string `json:"label"`
+
+	// Level Its layer among the steps that stand where it stands: steps of one layer do not wait for each other
+	Level int `json:"level"`
+
+	// Models In the order they are asked
+	Models []string `json:"models,omitempty,omitzero"`
+
+	// Path In the definition: the ids of the maps and loops around it, then its own
+	Path string `json:"path"`
+
+	// Section The list it belongs to: main, on_failure or finally
+	Section   string    `json:"section"`
+	StartedAt time.Time `json:"started_at,omitempty,omitzero"`
+
+	// Status Of a run; of what is inside a map or loop there are `counts` instead
+	Status StepStatus `json:"status,omitempty,omitzero"`
+	Tool   string     `json:"tool,omitempty,omitzero"`
+
+	// Waiting Of a run
+	Waiting StepWaiting `json:"waiting,omitempty,omitzero"`
+	When    string      `json:"when,omitempty,omitzero"`
 }
 
 // Health defines model for Health.
@@ -908,6 +1228,17 @@ type IncidentSample struct {
 
 // IncidentState defines model for IncidentState.
 type IncidentState string
+
+// Inside The items of a map, or the iterations of a loop
+type Inside struct {
+	AtWork int `json:"at_work"`
+
+	// Exhausted Of a loop: the last iteration there may be has not met its until
+	Exhausted bool `json:"exhausted,omitempty,omitzero"`
+	Failed    int  `json:"failed"`
+	Succeeded int  `json:"succeeded"`
+	Total     int  `json:"total"`
+}
 
 // Issue defines model for Issue.
 type Issue struct {
@@ -1008,6 +1339,12 @@ type Money struct {
 	USD string `json:"usd"`
 }
 
+// MoneyRange defines model for MoneyRange.
+type MoneyRange struct {
+	High Money `json:"high"`
+	Low  Money `json:"low"`
+}
+
 // OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
 // for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
 // anew; a call of no run is refused.
@@ -1032,6 +1369,21 @@ type OpenAIError struct {
 type PassedRule struct {
 	Reason string `json:"reason"`
 	Rule   string `json:"rule"`
+}
+
+// Plan defines model for Plan.
+type Plan struct {
+	// CostMax By the estimate it was approved on
+	CostMax Money `json:"cost_max,omitempty,omitzero"`
+
+	// Definition A workflow of its own
+	Definition json.RawMessage `json:"definition,omitempty,omitzero"`
+	Hash       string          `json:"hash"`
+
+	// Steps How many were planned
+	Steps    int      `json:"steps"`
+	Tools    []string `json:"tools,omitempty,omitzero"`
+	Warnings []string `json:"warnings,omitempty,omitzero"`
 }
 
 // Price defines model for Price.
@@ -1196,18 +1548,43 @@ type Provenance struct {
 	Attempt int    `json:"attempt"`
 	Cost    Cost   `json:"cost"`
 
+	// Count Of the items and iterations that this line stands for; absent: one
+	Count int `json:"count,omitempty,omitzero"`
+
 	// Degraded Not the first model of the chain answered, or its answer was not sure enough
-	Degraded      bool   `json:"degraded,omitempty,omitzero"`
-	FallbackDepth int    `json:"fallback_depth"`
-	Model         string `json:"model"`
-	PromptHash    string `json:"prompt_hash,omitempty,omitzero"`
-	Provider      string `json:"provider"`
+	Degraded      bool `json:"degraded,omitempty,omitzero"`
+	FallbackDepth int  `json:"fallback_depth"`
+
+	// Instead The output is not the step's own: fallback or escalation
+	Instead    string `json:"instead,omitempty,omitzero"`
+	Model      string `json:"model"`
+	PromptHash string `json:"prompt_hash,omitempty,omitzero"`
+	Provider   string `json:"provider"`
 
 	// Repaired The answer was mended before it met its contract
 	Repaired  bool   `json:"repaired,omitempty,omitzero"`
 	Role      string `json:"role,omitempty,omitzero"`
 	Simulated bool   `json:"simulated,omitempty,omitzero"`
 	Step      string `json:"step"`
+}
+
+// Quality What of the definition a run did not do as written
+type Quality struct {
+	// Level Of the ladder of degradation; 0: none
+	Level int `json:"level"`
+
+	// Name Of the level
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Omitted Steps that the ladder left out
+	Omitted []string `json:"omitted,omitempty,omitzero"`
+	Reasons []string `json:"reasons,omitempty,omitzero"`
+}
+
+// Range defines model for Range.
+type Range struct {
+	High int64 `json:"high"`
+	Low  int64 `json:"low"`
 }
 
 // Rates US dollars for a million tokens
@@ -1376,12 +1753,18 @@ type Run struct {
 	Mode    Mode     `json:"mode"`
 
 	// Output Of a run that succeeded
-	Output   json.RawMessage `json:"output,omitempty,omitzero"`
-	Priority int             `json:"priority"`
-	Progress Progress        `json:"progress"`
+	Output json.RawMessage `json:"output,omitempty,omitzero"`
+
+	// Parent Of a run that a step started
+	Parent   RunParent `json:"parent,omitempty,omitzero"`
+	Priority int       `json:"priority"`
+	Progress Progress  `json:"progress"`
 
 	// Provenance With `include=provenance`: who made what
 	Provenance []Provenance `json:"provenance,omitempty,omitzero"`
+
+	// Quality Absent: all was done as it is written
+	Quality Quality `json:"quality,omitempty,omitzero"`
 
 	// Savings Where models were called
 	Savings Savings `json:"savings,omitempty,omitzero"`
@@ -1395,10 +1778,13 @@ type Run struct {
 	StartedAt time.Time `json:"started_at,omitempty,omitzero"`
 	Status    RunStatus `json:"status"`
 
-	// Steps With `include=steps`
-	Steps      []Step       `json:"steps,omitempty,omitzero"`
-	Unresolved []Unresolved `json:"unresolved,omitempty,omitzero"`
-	Usage      Usage        `json:"usage"`
+	// Steps With `include=steps`; as the list of steps shows them
+	Steps []Step `json:"steps,omitempty,omitzero"`
+
+	// StepsTruncated There are more steps inside maps and loops than `steps` shows
+	StepsTruncated bool         `json:"steps_truncated,omitempty,omitzero"`
+	Unresolved     []Unresolved `json:"unresolved,omitempty,omitzero"`
+	Usage          Usage        `json:"usage"`
 
 	// Version Of the published workflow; absent: submitted inline
 	Version int32 `json:"version,omitempty,omitzero"`
@@ -1476,10 +1862,17 @@ type RunID = string
 
 // RunLinks defines model for RunLinks.
 type RunLinks struct {
+	// Approvals What people are asked by it
+	Approvals string `json:"approvals,omitempty,omitzero"`
+
 	// Cancel There while the run can be cancelled
 	Cancel string `json:"cancel,omitempty,omitzero"`
-	Cost   string `json:"cost,omitempty,omitzero"`
-	Events string `json:"events"`
+
+	// Children The runs that its steps started
+	Children string `json:"children,omitempty,omitzero"`
+	Cost     string `json:"cost,omitempty,omitzero"`
+	Events   string `json:"events"`
+	Graph    string `json:"graph,omitempty,omitzero"`
 
 	// Resume There while the run can be resumed
 	Resume string `json:"resume,omitempty,omitzero"`
@@ -1491,6 +1884,15 @@ type RunLinks struct {
 type RunPage struct {
 	Data       []RunSummary `json:"data"`
 	NextCursor string       `json:"next_cursor,omitempty,omitzero"`
+}
+
+// RunParent defines model for RunParent.
+type RunParent struct {
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run  RunID  `json:"run"`
+	Step string `json:"step"`
 }
 
 // RunRequest defines model for RunRequest.
@@ -1509,6 +1911,9 @@ type RunRequest struct {
 	// Priority 9 goes first; the workflow's if not given
 	Priority *int   `json:"priority,omitempty"`
 	Stakes   Stakes `json:"stakes,omitempty,omitzero"`
+
+	// Template Examples: feedback-loop
+	Template TemplateName `json:"template,omitempty,omitzero"`
 
 	// Workflow A published workflow, `name` (its newest version) or `name@version`
 	Workflow string `json:"workflow,omitempty,omitzero"`
@@ -1565,6 +1970,33 @@ type Savings struct {
 
 // ScopeName Examples: monthly
 type ScopeName = string
+
+// SecondsRange defines model for SecondsRange.
+type SecondsRange struct {
+	High float64 `json:"high"`
+	Low  float64 `json:"low"`
+}
+
+// SignalName Examples: payment_received
+type SignalName = string
+
+// SignalRequest defines model for SignalRequest.
+type SignalRequest struct {
+	// Data Any JSON value; the output of the step that waits for it
+	Data json.RawMessage `json:"data,omitempty,omitzero"`
+
+	// ID The same signal is taken once
+	ID string `json:"id,omitempty,omitzero"`
+}
+
+// SignalSent defines model for SignalSent.
+type SignalSent struct {
+	// ID Of the signal
+	ID string `json:"id"`
+
+	// Runs How many it was sent to
+	Runs int `json:"runs"`
+}
 
 // Spend defines model for Spend.
 type Spend struct {
@@ -1637,6 +2069,15 @@ type Stakes string
 
 // Step defines model for Step.
 type Step struct {
+	// Agent Who works or worked at it
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Agreement Of a merge
+	Agreement *float64 `json:"agreement,omitempty"`
+
+	// Answer Of a person, the last one
+	Answer ApprovalAnswer `json:"answer,omitempty,omitzero"`
+
 	// Attempt The last one; 0: none yet
 	Attempt int `json:"attempt"`
 
@@ -1647,14 +2088,26 @@ type Step struct {
 	Calls []Call `json:"calls,omitempty,omitzero"`
 
 	// Case Of a switch: the case that runs, from 0
-	Case       *int      `json:"case,omitempty"`
-	Confidence *float64  `json:"confidence,omitempty"`
-	Cost       Cost      `json:"cost"`
-	EndedAt    time.Time `json:"ended_at,omitempty,omitzero"`
-	Error      Failure   `json:"error,omitempty,omitzero"`
+	Case *int `json:"case,omitempty"`
+
+	// Child The run it started, the last one
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Child      RunID    `json:"child,omitempty,omitzero"`
+	Confidence *float64 `json:"confidence,omitempty"`
+	Cost       Cost     `json:"cost"`
+
+	// Dissent Of a merge: what it did not take
+	Dissent []Dissent `json:"dissent,omitempty,omitzero"`
+
+	// Duty What the last attempt is for, where that is not the step's own work: fallback or escalation
+	Duty    string    `json:"duty,omitempty,omitzero"`
+	EndedAt time.Time `json:"ended_at,omitempty,omitzero"`
+	Error   Failure   `json:"error,omitempty,omitzero"`
 
 	// Failures Only where one step is shown: of all its attempts since the last resume
-	Failures []Failure `json:"failures,omitempty,omitzero"`
+	Failures []Failure  `json:"failures,omitempty,omitzero"`
+	Gate     GateResult `json:"gate,omitempty,omitzero"`
 
 	// Gen Raised by each resume that reopens the step
 	Gen int `json:"gen"`
@@ -1662,12 +2115,21 @@ type Step struct {
 	// Input Only where one step is shown: what it was asked, while that is still known
 	Input json.RawMessage `json:"input,omitempty,omitzero"`
 
+	// Inside Of a map or loop
+	Inside Inside `json:"inside,omitempty,omitzero"`
+
+	// Instead The output is not the step's own: fallback, escalation or degraded
+	Instead string `json:"instead,omitempty,omitzero"`
+
 	// Kind Examples: agent, tool, set, group, switch
 	Kind string `json:"kind"`
 
 	// Output Of a step that succeeded
 	Output json.RawMessage `json:"output,omitempty,omitzero"`
 	Path   string          `json:"path"`
+
+	// Plan Of a plan step; its definition only where one step is shown
+	Plan Plan `json:"plan,omitempty,omitzero"`
 
 	// Repaired The answer was mended before it met its contract
 	Repaired bool `json:"repaired,omitempty,omitzero"`
@@ -1680,20 +2142,79 @@ type Step struct {
 	Simulated bool   `json:"simulated,omitempty,omitzero"`
 
 	// Skipped Why it was
-	Skipped    string     `json:"skipped,omitempty,omitzero"`
-	StartedAt  time.Time  `json:"started_at,omitempty,omitzero"`
-	Status     StepStatus `json:"status"`
-	Unresolved []string   `json:"unresolved,omitempty,omitzero"`
-	Usage      Usage      `json:"usage,omitempty,omitzero"`
+	Skipped   string     `json:"skipped,omitempty,omitzero"`
+	StartedAt time.Time  `json:"started_at,omitempty,omitzero"`
+	Status    StepStatus `json:"status"`
+
+	// Summary The short form of its output
+	Summary    string   `json:"summary,omitempty,omitzero"`
+	Unresolved []string `json:"unresolved,omitempty,omitzero"`
+	Usage      Usage    `json:"usage,omitempty,omitzero"`
+
+	// Waiting While it waits
+	Waiting StepWaiting `json:"waiting,omitempty,omitzero"`
+}
+
+// StepEstimate In all its items and iterations together; of a container, all in it
+type StepEstimate struct {
+	Calls        Range      `json:"calls"`
+	CallsMax     int64      `json:"calls_max"`
+	Cost         MoneyRange `json:"cost"`
+	InputTokens  Range      `json:"input_tokens"`
+	Kind         string     `json:"kind"`
+	OutputTokens Range      `json:"output_tokens"`
+	Path         string     `json:"path"`
+
+	// Seconds Each time
+	Seconds SecondsRange `json:"seconds"`
+
+	// Times That it runs
+	Times    Range    `json:"times"`
+	Unpriced []string `json:"unpriced,omitempty,omitzero"`
 }
 
 // StepPage defines model for StepPage.
 type StepPage struct {
 	Data []Step `json:"data"`
+
+	// NextCursor With `under`
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// Truncated There are more steps inside maps and loops than the list shows; `under` has them
+	Truncated bool `json:"truncated,omitempty,omitzero"`
 }
+
+// StepPath Examples: build.3.make
+type StepPath = string
 
 // StepStatus defines model for StepStatus.
 type StepStatus string
+
+// StepWaiting defines model for StepWaiting.
+type StepWaiting struct {
+	// Approval Something a person is asked
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Approval ApprovalID `json:"approval,omitempty,omitzero"`
+
+	// Choices Of the approval
+	Choices []string `json:"choices,omitempty,omitzero"`
+
+	// For approval, timer, signal or child
+	For string `json:"for"`
+
+	// Run The run it waits for
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run    RunID  `json:"run,omitempty,omitzero"`
+	Signal string `json:"signal,omitempty,omitzero"`
+
+	// Title Of the approval
+	Title string `json:"title,omitempty,omitzero"`
+
+	// Until Absent: for as long as it takes
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
 
 // Subscription defines model for Subscription.
 type Subscription struct {
@@ -1729,6 +2250,51 @@ type SubscriptionShare struct {
 	// Days Of the window in which it held
 	Days float64 `json:"days"`
 	Name string  `json:"name"`
+}
+
+// Template defines model for Template.
+type Template struct {
+	// Definition As it was written: YAML with comments
+	Definition  string `json:"definition"`
+	Description string `json:"description,omitempty,omitzero"`
+
+	// For What it shows
+	For []string `json:"for"`
+
+	// Input An input to try it with
+	Input json.RawMessage `json:"input,omitempty,omitzero"`
+	Links TemplateLinks   `json:"links"`
+
+	// Name Examples: feedback-loop
+	Name TemplateName `json:"name"`
+
+	// Parameters JSON Schema of its input
+	Parameters json.RawMessage `json:"parameters,omitempty,omitzero"`
+	Title      string          `json:"title"`
+}
+
+// TemplateLinks defines model for TemplateLinks.
+type TemplateLinks struct {
+	Self string `json:"self"`
+}
+
+// TemplateName Examples: feedback-loop
+type TemplateName = string
+
+// TemplatePage defines model for TemplatePage.
+type TemplatePage struct {
+	Data []TemplateSummary `json:"data"`
+}
+
+// TemplateSummary defines model for TemplateSummary.
+type TemplateSummary struct {
+	// For What it shows
+	For   []string      `json:"for"`
+	Links TemplateLinks `json:"links"`
+
+	// Name Examples: feedback-loop
+	Name  TemplateName `json:"name"`
+	Title string       `json:"title"`
 }
 
 // Tier US dollars for a million tokens
@@ -1795,7 +2361,10 @@ type Usage struct {
 
 // Validation defines model for Validation.
 type Validation struct {
-	Hash string `json:"hash"`
+	// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+	// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+	Estimate Estimate `json:"estimate,omitempty,omitzero"`
+	Hash     string   `json:"hash"`
 
 	// Issues Nothing that keeps it from running
 	Issues []Issue `json:"issues"`
@@ -1804,16 +2373,34 @@ type Validation struct {
 	// Steps How many, those inside containers included
 	Steps int  `json:"steps"`
 	Valid bool `json:"valid"`
+
+	// Warnings Of the lint, in the order of the definition; `suggest` is the edit that mends it
+	Warnings []Issue `json:"warnings,omitempty,omitzero"`
 }
 
 // Waiting What the run waits for
 type Waiting struct {
-	// Kind Examples: budget, incident, retry
+	// Approval That has to be answered
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Approval ApprovalID `json:"approval,omitempty,omitzero"`
+
+	// Kind budget, incident, retry, approval, timer, signal or child
+	//
+	// Examples: budget
 	Kind string `json:"kind"`
+
+	// Run That has to end
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run,omitempty,omitzero"`
 
 	// Sentence For a person
 	Sentence string `json:"sentence"`
-	Step     string `json:"step,omitempty,omitzero"`
+
+	// Signal The name of the signal that has to come
+	Signal string `json:"signal,omitempty,omitzero"`
+	Step   string `json:"step,omitempty,omitzero"`
 
 	// Until When it looks again by itself
 	Until time.Time `json:"until,omitempty,omitzero"`
@@ -1833,10 +2420,14 @@ type Workflow struct {
 	// Name Examples: qc_deliverable
 	Name    WorkflowName `json:"name"`
 	Version int32        `json:"version"`
+
+	// Warnings Of the lint, where it was just published
+	Warnings []Issue `json:"warnings,omitempty,omitzero"`
 }
 
 // WorkflowLinks defines model for WorkflowLinks.
 type WorkflowLinks struct {
+	Graph    string `json:"graph,omitempty,omitzero"`
 	Self     string `json:"self"`
 	Versions string `json:"versions"`
 }
@@ -1882,6 +2473,12 @@ type Limit = int
 // Name Examples: qc_deliverable
 type Name = WorkflowName
 
+// PerDay defines model for PerDay.
+type PerDay = int
+
+// Strict defines model for Strict.
+type Strict = bool
+
 // Version defines model for Version.
 type Version = int32
 
@@ -1909,6 +2506,36 @@ type BreakerName = BreakerRequest
 // Definition defines model for Definition.
 type Definition = DefinitionRequest
 
+// Signal defines model for Signal.
+type Signal = SignalRequest
+
+// ListApprovalsParams defines parameters for ListApprovals.
+type ListApprovalsParams struct {
+	// Status Only what stands there
+	Status *ApprovalStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Run Only of this run
+	Run *RunID `form:"run,omitempty" json:"run,omitempty"`
+
+	// Workflow Only of runs of this workflow
+	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
+
+	// Assignee Only what this person or group is asked by name
+	Assignee *string `form:"assignee,omitempty" json:"assignee,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AnswerApprovalParams defines parameters for AnswerApproval.
+type AnswerApprovalParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // HoldBreakerParams defines parameters for HoldBreaker.
 type HoldBreakerParams struct {
 	// IdempotencyKey Makes a repetition of this request harmless
@@ -1934,6 +2561,12 @@ type ListBudgetsParams struct {
 
 	// Limit How many at most; 50 if not given
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// EvaluateExpressionParams defines parameters for EvaluateExpression.
+type EvaluateExpressionParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListIncidentsParams defines parameters for ListIncidents.
@@ -1980,6 +2613,9 @@ type ListRunsParams struct {
 	// Workflow Only runs of this workflow
 	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
 
+	// Parent Only runs that steps of this run started; these are listed oldest first
+	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
+
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
@@ -1989,6 +2625,12 @@ type ListRunsParams struct {
 
 // SubmitRunParams defines parameters for SubmitRun.
 type SubmitRunParams struct {
+	// DryRun Only say what would be run
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// PerDay Runs a day to project the estimate to a month
+	PerDay *PerDay `form:"per_day,omitempty" json:"per_day,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
@@ -2029,6 +2671,30 @@ type ListEventsParams struct {
 
 // ResumeRunParams defines parameters for ResumeRun.
 type ResumeRunParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// SignalRunParams defines parameters for SignalRun.
+type SignalRunParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListStepsParams defines parameters for ListSteps.
+type ListStepsParams struct {
+	// Under Only what is inside this map or loop, or this item or iteration of it
+	Under *StepPath `form:"under,omitempty" json:"under,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SignalAllParams defines parameters for SignalAll.
+type SignalAllParams struct {
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -2080,6 +2746,9 @@ type ListWorkflowsParams struct {
 
 // PublishWorkflowParams defines parameters for PublishWorkflow.
 type PublishWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict *Strict `form:"strict,omitempty" json:"strict,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -2091,7 +2760,15 @@ type GetWorkflowParams struct {
 
 // PutWorkflowParams defines parameters for PutWorkflow.
 type PutWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict  *Strict  `form:"strict,omitempty" json:"strict,omitempty"`
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetWorkflowGraphParams defines parameters for GetWorkflowGraph.
+type GetWorkflowGraphParams struct {
+	// Version The newest one if not given
+	Version *int32 `form:"version,omitempty" json:"version,omitempty"`
 }
 
 // ListWorkflowVersionsParams defines parameters for ListWorkflowVersions.
@@ -2110,9 +2787,18 @@ type GetWorkflowVersionParams struct {
 
 // ValidateWorkflowParams defines parameters for ValidateWorkflow.
 type ValidateWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict *Strict `form:"strict,omitempty" json:"strict,omitempty"`
+
+	// PerDay Runs a day to project the estimate to a month
+	PerDay *PerDay `form:"per_day,omitempty" json:"per_day,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
+
+// AnswerApprovalJSONRequestBody defines body for AnswerApproval for application/json ContentType.
+type AnswerApprovalJSONRequestBody = ApprovalAnswerRequest
 
 // HoldBreakerJSONRequestBody defines body for HoldBreaker for application/json ContentType.
 type HoldBreakerJSONRequestBody = BreakerRequest
@@ -2125,6 +2811,9 @@ type ResetBreakerJSONRequestBody = BreakerRequest
 
 // PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
 type PutBudgetJSONRequestBody = BudgetRequest
+
+// EvaluateExpressionJSONRequestBody defines body for EvaluateExpression for application/json ContentType.
+type EvaluateExpressionJSONRequestBody = EvaluateRequest
 
 // ResolveIncidentJSONRequestBody defines body for ResolveIncident for application/json ContentType.
 type ResolveIncidentJSONRequestBody = IncidentResolution
@@ -2144,6 +2833,12 @@ type CancelRunJSONRequestBody = CancelRequest
 // ResumeRunJSONRequestBody defines body for ResumeRun for application/json ContentType.
 type ResumeRunJSONRequestBody = ResumeRequest
 
+// SignalRunJSONRequestBody defines body for SignalRun for application/json ContentType.
+type SignalRunJSONRequestBody = SignalRequest
+
+// SignalAllJSONRequestBody defines body for SignalAll for application/json ContentType.
+type SignalAllJSONRequestBody = SignalRequest
+
 // PutSubscriptionJSONRequestBody defines body for PutSubscription for application/json ContentType.
 type PutSubscriptionJSONRequestBody = SubscriptionRequest
 
@@ -2158,6 +2853,15 @@ type ValidateWorkflowJSONRequestBody = DefinitionRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ListApprovals List what people are asked, newest first
+	// (GET /v1/approvals)
+	ListApprovals(w http.ResponseWriter, r *http.Request, params ListApprovalsParams)
+	// GetApproval Show what a person is asked
+	// (GET /v1/approvals/{id})
+	GetApproval(w http.ResponseWriter, r *http.Request, id ApprovalID)
+	// AnswerApproval Answer it
+	// (POST /v1/approvals/{id})
+	AnswerApproval(w http.ResponseWriter, r *http.Request, id ApprovalID, params AnswerApprovalParams)
 	// ListBreakers List the circuit breakers of this node
 	// (GET /v1/breakers)
 	ListBreakers(w http.ResponseWriter, r *http.Request)
@@ -2185,6 +2889,9 @@ type ServerInterface interface {
 	// ListChains List the chains that every workflow can name
 	// (GET /v1/chains)
 	ListChains(w http.ResponseWriter, r *http.Request)
+	// EvaluateExpression Try an expression or a template
+	// (POST /v1/expressions:evaluate)
+	EvaluateExpression(w http.ResponseWriter, r *http.Request, params EvaluateExpressionParams)
 	// ListIncidents List the incidents, the open ones first, each part newest first
 	// (GET /v1/incidents)
 	ListIncidents(w http.ResponseWriter, r *http.Request, params ListIncidentsParams)
@@ -2227,15 +2934,24 @@ type ServerInterface interface {
 	// ListEvents Read or follow a run's log
 	// (GET /v1/runs/{id}/events)
 	ListEvents(w http.ResponseWriter, r *http.Request, id RunID, params ListEventsParams)
+	// GetRunGraph Show a run as a graph
+	// (GET /v1/runs/{id}/graph)
+	GetRunGraph(w http.ResponseWriter, r *http.Request, id RunID)
 	// ResumeRun Let a run go on from its last checkpoints
 	// (POST /v1/runs/{id}/resume)
 	ResumeRun(w http.ResponseWriter, r *http.Request, id RunID, params ResumeRunParams)
+	// SignalRun Send a signal to a run
+	// (POST /v1/runs/{id}/signals/{name})
+	SignalRun(w http.ResponseWriter, r *http.Request, id RunID, name SignalName, params SignalRunParams)
 	// ListSteps List the steps of a run, in the order of the definition
 	// (GET /v1/runs/{id}/steps)
-	ListSteps(w http.ResponseWriter, r *http.Request, id RunID)
+	ListSteps(w http.ResponseWriter, r *http.Request, id RunID, params ListStepsParams)
 	// GetStep Show a step with its model calls
 	// (GET /v1/runs/{id}/steps/{step})
-	GetStep(w http.ResponseWriter, r *http.Request, id RunID, step string)
+	GetStep(w http.ResponseWriter, r *http.Request, id RunID, step StepPath)
+	// SignalAll Send a signal to every run whose workflow waits for it
+	// (POST /v1/signals/{name})
+	SignalAll(w http.ResponseWriter, r *http.Request, name SignalName, params SignalAllParams)
 	// GetSpend Add up what was spent, and what was saved
 	// (GET /v1/spend)
 	GetSpend(w http.ResponseWriter, r *http.Request, params GetSpendParams)
@@ -2251,6 +2967,12 @@ type ServerInterface interface {
 	// PutSubscription Say what a flat plan costs
 	// (PUT /v1/subscriptions/{name})
 	PutSubscription(w http.ResponseWriter, r *http.Request, name BudgetName)
+	// ListTemplates List the workflows that come with the service, by name
+	// (GET /v1/templates)
+	ListTemplates(w http.ResponseWriter, r *http.Request)
+	// GetTemplate Show a template with its definition and an input to try it with
+	// (GET /v1/templates/{name})
+	GetTemplate(w http.ResponseWriter, r *http.Request, name TemplateName)
 	// ListWorkflows List the newest version of every workflow, by name
 	// (GET /v1/workflows)
 	ListWorkflows(w http.ResponseWriter, r *http.Request, params ListWorkflowsParams)
@@ -2263,6 +2985,9 @@ type ServerInterface interface {
 	// PutWorkflow Publish a new version
 	// (PUT /v1/workflows/{name})
 	PutWorkflow(w http.ResponseWriter, r *http.Request, name Name, params PutWorkflowParams)
+	// GetWorkflowGraph Show a workflow as a graph
+	// (GET /v1/workflows/{name}/graph)
+	GetWorkflowGraph(w http.ResponseWriter, r *http.Request, name Name, params GetWorkflowGraphParams)
 	// ListWorkflowVersions List the versions of a workflow, newest first
 	// (GET /v1/workflows/{name}/versions)
 	ListWorkflowVersions(w http.ResponseWriter, r *http.Request, name Name, params ListWorkflowVersionsParams)
@@ -2277,6 +3002,24 @@ type ServerInterface interface {
 // Unimplemented server implementation that returns http.StatusNotImplemented for each endpoint.
 
 type Unimplemented struct{}
+
+// ListApprovals List what people are asked, newest first
+// (GET /v1/approvals)
+func (_ Unimplemented) ListApprovals(w http.ResponseWriter, r *http.Request, params ListApprovalsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetApproval Show what a person is asked
+// (GET /v1/approvals/{id})
+func (_ Unimplemented) GetApproval(w http.ResponseWriter, r *http.Request, id ApprovalID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// AnswerApproval Answer it
+// (POST /v1/approvals/{id})
+func (_ Unimplemented) AnswerApproval(w http.ResponseWriter, r *http.Request, id ApprovalID, params AnswerApprovalParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
 
 // ListBreakers List the circuit breakers of this node
 // (GET /v1/breakers)
@@ -2329,6 +3072,12 @@ func (_ Unimplemented) PutBudget(w http.ResponseWriter, r *http.Request, name Bu
 // ListChains List the chains that every workflow can name
 // (GET /v1/chains)
 func (_ Unimplemented) ListChains(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// EvaluateExpression Try an expression or a template
+// (POST /v1/expressions:evaluate)
+func (_ Unimplemented) EvaluateExpression(w http.ResponseWriter, r *http.Request, params EvaluateExpressionParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -2416,21 +3165,39 @@ func (_ Unimplemented) ListEvents(w http.ResponseWriter, r *http.Request, id Run
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// GetRunGraph Show a run as a graph
+// (GET /v1/runs/{id}/graph)
+func (_ Unimplemented) GetRunGraph(w http.ResponseWriter, r *http.Request, id RunID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ResumeRun Let a run go on from its last checkpoints
 // (POST /v1/runs/{id}/resume)
 func (_ Unimplemented) ResumeRun(w http.ResponseWriter, r *http.Request, id RunID, params ResumeRunParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// SignalRun Send a signal to a run
+// (POST /v1/runs/{id}/signals/{name})
+func (_ Unimplemented) SignalRun(w http.ResponseWriter, r *http.Request, id RunID, name SignalName, params SignalRunParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ListSteps List the steps of a run, in the order of the definition
 // (GET /v1/runs/{id}/steps)
-func (_ Unimplemented) ListSteps(w http.ResponseWriter, r *http.Request, id RunID) {
+func (_ Unimplemented) ListSteps(w http.ResponseWriter, r *http.Request, id RunID, params ListStepsParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
 // GetStep Show a step with its model calls
 // (GET /v1/runs/{id}/steps/{step})
-func (_ Unimplemented) GetStep(w http.ResponseWriter, r *http.Request, id RunID, step string) {
+func (_ Unimplemented) GetStep(w http.ResponseWriter, r *http.Request, id RunID, step StepPath) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SignalAll Send a signal to every run whose workflow waits for it
+// (POST /v1/signals/{name})
+func (_ Unimplemented) SignalAll(w http.ResponseWriter, r *http.Request, name SignalName, params SignalAllParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -2464,6 +3231,18 @@ func (_ Unimplemented) PutSubscription(w http.ResponseWriter, r *http.Request, n
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ListTemplates List the workflows that come with the service, by name
+// (GET /v1/templates)
+func (_ Unimplemented) ListTemplates(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTemplate Show a template with its definition and an input to try it with
+// (GET /v1/templates/{name})
+func (_ Unimplemented) GetTemplate(w http.ResponseWriter, r *http.Request, name TemplateName) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // ListWorkflows List the newest version of every workflow, by name
 // (GET /v1/workflows)
 func (_ Unimplemented) ListWorkflows(w http.ResponseWriter, r *http.Request, params ListWorkflowsParams) {
@@ -2485,6 +3264,12 @@ func (_ Unimplemented) GetWorkflow(w http.ResponseWriter, r *http.Request, name 
 // PutWorkflow Publish a new version
 // (PUT /v1/workflows/{name})
 func (_ Unimplemented) PutWorkflow(w http.ResponseWriter, r *http.Request, name Name, params PutWorkflowParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetWorkflowGraph Show a workflow as a graph
+// (GET /v1/workflows/{name}/graph)
+func (_ Unimplemented) GetWorkflowGraph(w http.ResponseWriter, r *http.Request, name Name, params GetWorkflowGraphParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -2514,6 +3299,180 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ListApprovals operation middleware
+func (siw *ServerInterfaceWrapper) ListApprovals(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListApprovalsParams
+
+	// ------------- Optional query parameter "status" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "status", r.URL.Query(), &params.Status, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "status"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "status", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "run", r.URL.Query(), &params.Run, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "run"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "run", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "workflow" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "workflow", r.URL.Query(), &params.Workflow, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "workflow"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "workflow", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "assignee" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "assignee", r.URL.Query(), &params.Assignee, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "assignee"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "assignee", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListApprovals(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetApproval operation middleware
+func (siw *ServerInterfaceWrapper) GetApproval(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ApprovalID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetApproval(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AnswerApproval operation middleware
+func (siw *ServerInterfaceWrapper) AnswerApproval(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ApprovalID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AnswerApprovalParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AnswerApproval(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ListBreakers operation middleware
 func (siw *ServerInterfaceWrapper) ListBreakers(w http.ResponseWriter, r *http.Request) {
@@ -2781,6 +3740,47 @@ func (siw *ServerInterfaceWrapper) ListChains(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListChains(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// EvaluateExpression operation middleware
+func (siw *ServerInterfaceWrapper) EvaluateExpression(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EvaluateExpressionParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.EvaluateExpression(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3095,6 +4095,19 @@ func (siw *ServerInterfaceWrapper) ListRuns(w http.ResponseWriter, r *http.Reque
 		return
 	}
 
+	// ------------- Optional query parameter "parent" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "parent", r.URL.Query(), &params.Parent, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "parent"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "parent", Err: err})
+		}
+		return
+	}
+
 	// ------------- Optional query parameter "cursor" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -3140,6 +4153,32 @@ func (siw *ServerInterfaceWrapper) SubmitRun(w http.ResponseWriter, r *http.Requ
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params SubmitRunParams
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", r.URL.Query(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "dry_run"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "dry_run", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "per_day" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "per_day", r.URL.Query(), &params.PerDay, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "per_day"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "per_day", Err: err})
+		}
+		return
+	}
 
 	headers := r.Header
 
@@ -3420,6 +4459,32 @@ func (siw *ServerInterfaceWrapper) ListEvents(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// GetRunGraph operation middleware
+func (siw *ServerInterfaceWrapper) GetRunGraph(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id RunID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetRunGraph(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ResumeRun operation middleware
 func (siw *ServerInterfaceWrapper) ResumeRun(w http.ResponseWriter, r *http.Request) {
 
@@ -3470,6 +4535,65 @@ func (siw *ServerInterfaceWrapper) ResumeRun(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// SignalRun operation middleware
+func (siw *ServerInterfaceWrapper) SignalRun(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id RunID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", chi.URLParam(r, "id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name SignalName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SignalRunParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SignalRun(w, r, id, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListSteps operation middleware
 func (siw *ServerInterfaceWrapper) ListSteps(w http.ResponseWriter, r *http.Request) {
 
@@ -3485,8 +4609,50 @@ func (siw *ServerInterfaceWrapper) ListSteps(w http.ResponseWriter, r *http.Requ
 		return
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListStepsParams
+
+	// ------------- Optional query parameter "under" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "under", r.URL.Query(), &params.Under, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "under"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "under", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		siw.Handler.ListSteps(w, r, id)
+		siw.Handler.ListSteps(w, r, id, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3512,7 +4678,7 @@ func (siw *ServerInterfaceWrapper) GetStep(w http.ResponseWriter, r *http.Reques
 	}
 
 	// ------------- Path parameter "step" -------------
-	var step string
+	var step StepPath
 
 	err = runtime.BindStyledParameterWithOptions("simple", "step", chi.URLParam(r, "step"), &step, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
 	if err != nil {
@@ -3522,6 +4688,56 @@ func (siw *ServerInterfaceWrapper) GetStep(w http.ResponseWriter, r *http.Reques
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetStep(w, r, id, step)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SignalAll operation middleware
+func (siw *ServerInterfaceWrapper) SignalAll(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name SignalName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SignalAllParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Idempotency-Key" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Idempotency-Key")]; found {
+		var IdempotencyKey IdempotencyKey
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Idempotency-Key", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Idempotency-Key", valueList[0], &IdempotencyKey, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Idempotency-Key", Err: err})
+			return
+		}
+
+		params.IdempotencyKey = &IdempotencyKey
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SignalAll(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3773,6 +4989,46 @@ func (siw *ServerInterfaceWrapper) PutSubscription(w http.ResponseWriter, r *htt
 	handler.ServeHTTP(w, r)
 }
 
+// ListTemplates operation middleware
+func (siw *ServerInterfaceWrapper) ListTemplates(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTemplates(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTemplate operation middleware
+func (siw *ServerInterfaceWrapper) GetTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name TemplateName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTemplate(w, r, name)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListWorkflows operation middleware
 func (siw *ServerInterfaceWrapper) ListWorkflows(w http.ResponseWriter, r *http.Request) {
 
@@ -3827,6 +5083,19 @@ func (siw *ServerInterfaceWrapper) PublishWorkflow(w http.ResponseWriter, r *htt
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PublishWorkflowParams
+
+	// ------------- Optional query parameter "strict" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "strict", r.URL.Query(), &params.Strict, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "strict"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "strict", Err: err})
+		}
+		return
+	}
 
 	headers := r.Header
 
@@ -3928,6 +5197,19 @@ func (siw *ServerInterfaceWrapper) PutWorkflow(w http.ResponseWriter, r *http.Re
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutWorkflowParams
 
+	// ------------- Optional query parameter "strict" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "strict", r.URL.Query(), &params.Strict, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "strict"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "strict", Err: err})
+		}
+		return
+	}
+
 	headers := r.Header
 
 	// ------------- Optional header parameter "If-Match" -------------
@@ -3951,6 +5233,48 @@ func (siw *ServerInterfaceWrapper) PutWorkflow(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PutWorkflow(w, r, name, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetWorkflowGraph operation middleware
+func (siw *ServerInterfaceWrapper) GetWorkflowGraph(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", chi.URLParam(r, "name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "name", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetWorkflowGraphParams
+
+	// ------------- Optional query parameter "version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version", r.URL.Query(), &params.Version, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "version"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "version", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetWorkflowGraph(w, r, name, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -4082,6 +5406,32 @@ func (siw *ServerInterfaceWrapper) ValidateWorkflow(w http.ResponseWriter, r *ht
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ValidateWorkflowParams
+
+	// ------------- Optional query parameter "strict" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "strict", r.URL.Query(), &params.Strict, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "strict"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "strict", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "per_day" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "per_day", r.URL.Query(), &params.PerDay, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "per_day"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "per_day", Err: err})
+		}
+		return
+	}
 
 	headers := r.Header
 
@@ -4250,6 +5600,18 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/v1/workflows/{name}/versions/{version}", wrapper.GetWorkflowVersion)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/workflows/{name}/graph", wrapper.GetWorkflowGraph)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/templates", wrapper.ListTemplates)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/templates/{name}", wrapper.GetTemplate)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/expressions:evaluate", wrapper.EvaluateExpression)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/runs", wrapper.ListRuns)
 	})
 	r.Group(func(r chi.Router) {
@@ -4263,6 +5625,24 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/runs/{id}/steps/{step}", wrapper.GetStep)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/runs/{id}/graph", wrapper.GetRunGraph)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/runs/{id}/signals/{name}", wrapper.SignalRun)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/signals/{name}", wrapper.SignalAll)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/approvals", wrapper.ListApprovals)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/approvals/{id}", wrapper.GetApproval)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/approvals/{id}", wrapper.AnswerApproval)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/runs/{id}/events", wrapper.ListEvents)
@@ -4374,6 +5754,206 @@ type UnavailableApplicationProblemPlusJSONResponse struct {
 	Body Problem
 
 	Headers UnavailableResponseHeaders
+}
+
+type ListApprovalsRequestObject struct {
+	Params ListApprovalsParams
+}
+
+type ListApprovalsResponseObject interface {
+	VisitListApprovalsResponse(w http.ResponseWriter) error
+}
+
+type ListApprovals200JSONResponse ApprovalPage
+
+func (response ListApprovals200JSONResponse) VisitListApprovalsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListApprovalsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListApprovalsdefaultApplicationProblemPlusJSONResponse) VisitListApprovalsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetApprovalRequestObject struct {
+	ID ApprovalID `json:"id"`
+}
+
+type GetApprovalResponseObject interface {
+	VisitGetApprovalResponse(w http.ResponseWriter) error
+}
+
+type GetApproval200JSONResponse Approval
+
+func (response GetApproval200JSONResponse) VisitGetApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetApproval404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetApproval404ApplicationProblemPlusJSONResponse) VisitGetApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetApprovaldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetApprovaldefaultApplicationProblemPlusJSONResponse) VisitGetApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApprovalRequestObject struct {
+	ID     ApprovalID `json:"id"`
+	Params AnswerApprovalParams
+	Body   *AnswerApprovalJSONRequestBody
+}
+
+type AnswerApprovalResponseObject interface {
+	VisitAnswerApprovalResponse(w http.ResponseWriter) error
+}
+
+type AnswerApproval200JSONResponse Approval
+
+func (response AnswerApproval200JSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApproval404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response AnswerApproval404ApplicationProblemPlusJSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApproval409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response AnswerApproval409ApplicationProblemPlusJSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApproval422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response AnswerApproval422ApplicationProblemPlusJSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApproval503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response AnswerApproval503ApplicationProblemPlusJSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AnswerApprovaldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response AnswerApprovaldefaultApplicationProblemPlusJSONResponse) VisitAnswerApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type ListBreakersRequestObject struct {
@@ -4914,6 +6494,78 @@ type ListChainsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListChainsdefaultApplicationProblemPlusJSONResponse) VisitListChainsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EvaluateExpressionRequestObject struct {
+	Params EvaluateExpressionParams
+	Body   *EvaluateExpressionJSONRequestBody
+}
+
+type EvaluateExpressionResponseObject interface {
+	VisitEvaluateExpressionResponse(w http.ResponseWriter) error
+}
+
+type EvaluateExpression200JSONResponse Evaluation
+
+func (response EvaluateExpression200JSONResponse) VisitEvaluateExpressionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EvaluateExpression404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response EvaluateExpression404ApplicationProblemPlusJSONResponse) VisitEvaluateExpressionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EvaluateExpression422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response EvaluateExpression422ApplicationProblemPlusJSONResponse) VisitEvaluateExpressionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type EvaluateExpressiondefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response EvaluateExpressiondefaultApplicationProblemPlusJSONResponse) VisitEvaluateExpressionResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -5881,6 +7533,61 @@ func (response ListEventsdefaultApplicationProblemPlusJSONResponse) VisitListEve
 	return err
 }
 
+type GetRunGraphRequestObject struct {
+	ID RunID `json:"id"`
+}
+
+type GetRunGraphResponseObject interface {
+	VisitGetRunGraphResponse(w http.ResponseWriter) error
+}
+
+type GetRunGraph200JSONResponse Graph
+
+func (response GetRunGraph200JSONResponse) VisitGetRunGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRunGraph404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetRunGraph404ApplicationProblemPlusJSONResponse) VisitGetRunGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetRunGraphdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetRunGraphdefaultApplicationProblemPlusJSONResponse) VisitGetRunGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ResumeRunRequestObject struct {
 	ID     RunID `json:"id"`
 	Params ResumeRunParams
@@ -5995,8 +7702,124 @@ func (response ResumeRundefaultApplicationProblemPlusJSONResponse) VisitResumeRu
 	return err
 }
 
+type SignalRunRequestObject struct {
+	ID     RunID      `json:"id"`
+	Name   SignalName `json:"name"`
+	Params SignalRunParams
+	Body   *SignalRunJSONRequestBody
+}
+
+type SignalRunResponseObject interface {
+	VisitSignalRunResponse(w http.ResponseWriter) error
+}
+
+type SignalRun202ResponseHeaders struct {
+	Location string
+}
+
+type SignalRun202JSONResponse struct {
+	Body    RunAccepted
+	Headers SignalRun202ResponseHeaders
+}
+
+func (response SignalRun202JSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalRun404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response SignalRun404ApplicationProblemPlusJSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalRun409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response SignalRun409ApplicationProblemPlusJSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalRun422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response SignalRun422ApplicationProblemPlusJSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalRun503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response SignalRun503ApplicationProblemPlusJSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalRundefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignalRundefaultApplicationProblemPlusJSONResponse) VisitSignalRunResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListStepsRequestObject struct {
-	ID RunID `json:"id"`
+	ID     RunID `json:"id"`
+	Params ListStepsParams
 }
 
 type ListStepsResponseObject interface {
@@ -6051,8 +7874,8 @@ func (response ListStepsdefaultApplicationProblemPlusJSONResponse) VisitListStep
 }
 
 type GetStepRequestObject struct {
-	ID   RunID  `json:"id"`
-	Step string `json:"step"`
+	ID   RunID    `json:"id"`
+	Step StepPath `json:"step"`
 }
 
 type GetStepResponseObject interface {
@@ -6095,6 +7918,110 @@ type GetStepdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response GetStepdefaultApplicationProblemPlusJSONResponse) VisitGetStepResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAllRequestObject struct {
+	Name   SignalName `json:"name"`
+	Params SignalAllParams
+	Body   *SignalAllJSONRequestBody
+}
+
+type SignalAllResponseObject interface {
+	VisitSignalAllResponse(w http.ResponseWriter) error
+}
+
+type SignalAll202JSONResponse SignalSent
+
+func (response SignalAll202JSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAll409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response SignalAll409ApplicationProblemPlusJSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAll413ApplicationProblemPlusJSONResponse Problem
+
+func (response SignalAll413ApplicationProblemPlusJSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAll422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response SignalAll422ApplicationProblemPlusJSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAll503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response SignalAll503ApplicationProblemPlusJSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type SignalAlldefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response SignalAlldefaultApplicationProblemPlusJSONResponse) VisitSignalAllResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6390,6 +8317,99 @@ type PutSubscriptiondefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutSubscriptiondefaultApplicationProblemPlusJSONResponse) VisitPutSubscriptionResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTemplatesRequestObject struct {
+}
+
+type ListTemplatesResponseObject interface {
+	VisitListTemplatesResponse(w http.ResponseWriter) error
+}
+
+type ListTemplates200JSONResponse TemplatePage
+
+func (response ListTemplates200JSONResponse) VisitListTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTemplatesdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ListTemplatesdefaultApplicationProblemPlusJSONResponse) VisitListTemplatesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTemplateRequestObject struct {
+	Name TemplateName `json:"name"`
+}
+
+type GetTemplateResponseObject interface {
+	VisitGetTemplateResponse(w http.ResponseWriter) error
+}
+
+type GetTemplate200JSONResponse Template
+
+func (response GetTemplate200JSONResponse) VisitGetTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTemplate404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetTemplate404ApplicationProblemPlusJSONResponse) VisitGetTemplateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTemplatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetTemplatedefaultApplicationProblemPlusJSONResponse) VisitGetTemplateResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -6739,6 +8759,62 @@ func (response PutWorkflowdefaultApplicationProblemPlusJSONResponse) VisitPutWor
 	return err
 }
 
+type GetWorkflowGraphRequestObject struct {
+	Name   Name `json:"name"`
+	Params GetWorkflowGraphParams
+}
+
+type GetWorkflowGraphResponseObject interface {
+	VisitGetWorkflowGraphResponse(w http.ResponseWriter) error
+}
+
+type GetWorkflowGraph200JSONResponse Graph
+
+func (response GetWorkflowGraph200JSONResponse) VisitGetWorkflowGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetWorkflowGraph404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response GetWorkflowGraph404ApplicationProblemPlusJSONResponse) VisitGetWorkflowGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetWorkflowGraphdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response GetWorkflowGraphdefaultApplicationProblemPlusJSONResponse) VisitGetWorkflowGraphResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListWorkflowVersionsRequestObject struct {
 	Name   Name `json:"name"`
 	Params ListWorkflowVersionsParams
@@ -6927,6 +9003,15 @@ func (response ValidateWorkflowdefaultApplicationProblemPlusJSONResponse) VisitV
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// ListApprovals List what people are asked, newest first
+	// (GET /v1/approvals)
+	ListApprovals(ctx context.Context, request ListApprovalsRequestObject) (ListApprovalsResponseObject, error)
+	// GetApproval Show what a person is asked
+	// (GET /v1/approvals/{id})
+	GetApproval(ctx context.Context, request GetApprovalRequestObject) (GetApprovalResponseObject, error)
+	// AnswerApproval Answer it
+	// (POST /v1/approvals/{id})
+	AnswerApproval(ctx context.Context, request AnswerApprovalRequestObject) (AnswerApprovalResponseObject, error)
 	// ListBreakers List the circuit breakers of this node
 	// (GET /v1/breakers)
 	ListBreakers(ctx context.Context, request ListBreakersRequestObject) (ListBreakersResponseObject, error)
@@ -6954,6 +9039,9 @@ type StrictServerInterface interface {
 	// ListChains List the chains that every workflow can name
 	// (GET /v1/chains)
 	ListChains(ctx context.Context, request ListChainsRequestObject) (ListChainsResponseObject, error)
+	// EvaluateExpression Try an expression or a template
+	// (POST /v1/expressions:evaluate)
+	EvaluateExpression(ctx context.Context, request EvaluateExpressionRequestObject) (EvaluateExpressionResponseObject, error)
 	// ListIncidents List the incidents, the open ones first, each part newest first
 	// (GET /v1/incidents)
 	ListIncidents(ctx context.Context, request ListIncidentsRequestObject) (ListIncidentsResponseObject, error)
@@ -6996,15 +9084,24 @@ type StrictServerInterface interface {
 	// ListEvents Read or follow a run's log
 	// (GET /v1/runs/{id}/events)
 	ListEvents(ctx context.Context, request ListEventsRequestObject) (ListEventsResponseObject, error)
+	// GetRunGraph Show a run as a graph
+	// (GET /v1/runs/{id}/graph)
+	GetRunGraph(ctx context.Context, request GetRunGraphRequestObject) (GetRunGraphResponseObject, error)
 	// ResumeRun Let a run go on from its last checkpoints
 	// (POST /v1/runs/{id}/resume)
 	ResumeRun(ctx context.Context, request ResumeRunRequestObject) (ResumeRunResponseObject, error)
+	// SignalRun Send a signal to a run
+	// (POST /v1/runs/{id}/signals/{name})
+	SignalRun(ctx context.Context, request SignalRunRequestObject) (SignalRunResponseObject, error)
 	// ListSteps List the steps of a run, in the order of the definition
 	// (GET /v1/runs/{id}/steps)
 	ListSteps(ctx context.Context, request ListStepsRequestObject) (ListStepsResponseObject, error)
 	// GetStep Show a step with its model calls
 	// (GET /v1/runs/{id}/steps/{step})
 	GetStep(ctx context.Context, request GetStepRequestObject) (GetStepResponseObject, error)
+	// SignalAll Send a signal to every run whose workflow waits for it
+	// (POST /v1/signals/{name})
+	SignalAll(ctx context.Context, request SignalAllRequestObject) (SignalAllResponseObject, error)
 	// GetSpend Add up what was spent, and what was saved
 	// (GET /v1/spend)
 	GetSpend(ctx context.Context, request GetSpendRequestObject) (GetSpendResponseObject, error)
@@ -7020,6 +9117,12 @@ type StrictServerInterface interface {
 	// PutSubscription Say what a flat plan costs
 	// (PUT /v1/subscriptions/{name})
 	PutSubscription(ctx context.Context, request PutSubscriptionRequestObject) (PutSubscriptionResponseObject, error)
+	// ListTemplates List the workflows that come with the service, by name
+	// (GET /v1/templates)
+	ListTemplates(ctx context.Context, request ListTemplatesRequestObject) (ListTemplatesResponseObject, error)
+	// GetTemplate Show a template with its definition and an input to try it with
+	// (GET /v1/templates/{name})
+	GetTemplate(ctx context.Context, request GetTemplateRequestObject) (GetTemplateResponseObject, error)
 	// ListWorkflows List the newest version of every workflow, by name
 	// (GET /v1/workflows)
 	ListWorkflows(ctx context.Context, request ListWorkflowsRequestObject) (ListWorkflowsResponseObject, error)
@@ -7032,6 +9135,9 @@ type StrictServerInterface interface {
 	// PutWorkflow Publish a new version
 	// (PUT /v1/workflows/{name})
 	PutWorkflow(ctx context.Context, request PutWorkflowRequestObject) (PutWorkflowResponseObject, error)
+	// GetWorkflowGraph Show a workflow as a graph
+	// (GET /v1/workflows/{name}/graph)
+	GetWorkflowGraph(ctx context.Context, request GetWorkflowGraphRequestObject) (GetWorkflowGraphResponseObject, error)
 	// ListWorkflowVersions List the versions of a workflow, newest first
 	// (GET /v1/workflows/{name}/versions)
 	ListWorkflowVersions(ctx context.Context, request ListWorkflowVersionsRequestObject) (ListWorkflowVersionsResponseObject, error)
@@ -7080,6 +9186,92 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// ListApprovals operation middleware
+func (sh *strictHandler) ListApprovals(w http.ResponseWriter, r *http.Request, params ListApprovalsParams) {
+	var request ListApprovalsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListApprovals(ctx, request.(ListApprovalsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListApprovals")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListApprovalsResponseObject); ok {
+		if err := validResponse.VisitListApprovalsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetApproval operation middleware
+func (sh *strictHandler) GetApproval(w http.ResponseWriter, r *http.Request, id ApprovalID) {
+	var request GetApprovalRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetApproval(ctx, request.(GetApprovalRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetApproval")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetApprovalResponseObject); ok {
+		if err := validResponse.VisitGetApprovalResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AnswerApproval operation middleware
+func (sh *strictHandler) AnswerApproval(w http.ResponseWriter, r *http.Request, id ApprovalID, params AnswerApprovalParams) {
+	var request AnswerApprovalRequestObject
+
+	request.ID = id
+	request.Params = params
+
+	var body AnswerApprovalJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AnswerApproval(ctx, request.(AnswerApprovalRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AnswerApproval")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AnswerApprovalResponseObject); ok {
+		if err := validResponse.VisitAnswerApprovalResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // ListBreakers operation middleware
@@ -7333,6 +9525,39 @@ func (sh *strictHandler) ListChains(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListChainsResponseObject); ok {
 		if err := validResponse.VisitListChainsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// EvaluateExpression operation middleware
+func (sh *strictHandler) EvaluateExpression(w http.ResponseWriter, r *http.Request, params EvaluateExpressionParams) {
+	var request EvaluateExpressionRequestObject
+
+	request.Params = params
+
+	var body EvaluateExpressionJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.EvaluateExpression(ctx, request.(EvaluateExpressionRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "EvaluateExpression")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(EvaluateExpressionResponseObject); ok {
+		if err := validResponse.VisitEvaluateExpressionResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7745,6 +9970,32 @@ func (sh *strictHandler) ListEvents(w http.ResponseWriter, r *http.Request, id R
 	}
 }
 
+// GetRunGraph operation middleware
+func (sh *strictHandler) GetRunGraph(w http.ResponseWriter, r *http.Request, id RunID) {
+	var request GetRunGraphRequestObject
+
+	request.ID = id
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRunGraph(ctx, request.(GetRunGraphRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRunGraph")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetRunGraphResponseObject); ok {
+		if err := validResponse.VisitGetRunGraphResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ResumeRun operation middleware
 func (sh *strictHandler) ResumeRun(w http.ResponseWriter, r *http.Request, id RunID, params ResumeRunParams) {
 	var request ResumeRunRequestObject
@@ -7782,11 +10033,50 @@ func (sh *strictHandler) ResumeRun(w http.ResponseWriter, r *http.Request, id Ru
 	}
 }
 
+// SignalRun operation middleware
+func (sh *strictHandler) SignalRun(w http.ResponseWriter, r *http.Request, id RunID, name SignalName, params SignalRunParams) {
+	var request SignalRunRequestObject
+
+	request.ID = id
+	request.Name = name
+	request.Params = params
+
+	var body SignalRunJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SignalRun(ctx, request.(SignalRunRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignalRun")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SignalRunResponseObject); ok {
+		if err := validResponse.VisitSignalRunResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListSteps operation middleware
-func (sh *strictHandler) ListSteps(w http.ResponseWriter, r *http.Request, id RunID) {
+func (sh *strictHandler) ListSteps(w http.ResponseWriter, r *http.Request, id RunID, params ListStepsParams) {
 	var request ListStepsRequestObject
 
 	request.ID = id
+	request.Params = params
 
 	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
 		return sh.ssi.ListSteps(ctx, request.(ListStepsRequestObject))
@@ -7809,7 +10099,7 @@ func (sh *strictHandler) ListSteps(w http.ResponseWriter, r *http.Request, id Ru
 }
 
 // GetStep operation middleware
-func (sh *strictHandler) GetStep(w http.ResponseWriter, r *http.Request, id RunID, step string) {
+func (sh *strictHandler) GetStep(w http.ResponseWriter, r *http.Request, id RunID, step StepPath) {
 	var request GetStepRequestObject
 
 	request.ID = id
@@ -7828,6 +10118,43 @@ func (sh *strictHandler) GetStep(w http.ResponseWriter, r *http.Request, id RunI
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(GetStepResponseObject); ok {
 		if err := validResponse.VisitGetStepResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// SignalAll operation middleware
+func (sh *strictHandler) SignalAll(w http.ResponseWriter, r *http.Request, name SignalName, params SignalAllParams) {
+	var request SignalAllRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body SignalAllJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.SignalAll(ctx, request.(SignalAllRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "SignalAll")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(SignalAllResponseObject); ok {
+		if err := validResponse.VisitSignalAllResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -7970,6 +10297,56 @@ func (sh *strictHandler) PutSubscription(w http.ResponseWriter, r *http.Request,
 	}
 }
 
+// ListTemplates operation middleware
+func (sh *strictHandler) ListTemplates(w http.ResponseWriter, r *http.Request) {
+	var request ListTemplatesRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTemplates(ctx, request.(ListTemplatesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTemplates")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTemplatesResponseObject); ok {
+		if err := validResponse.VisitListTemplatesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTemplate operation middleware
+func (sh *strictHandler) GetTemplate(w http.ResponseWriter, r *http.Request, name TemplateName) {
+	var request GetTemplateRequestObject
+
+	request.Name = name
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTemplate(ctx, request.(GetTemplateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTemplate")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTemplateResponseObject); ok {
+		if err := validResponse.VisitGetTemplateResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // ListWorkflows operation middleware
 func (sh *strictHandler) ListWorkflows(w http.ResponseWriter, r *http.Request, params ListWorkflowsParams) {
 	var request ListWorkflowsRequestObject
@@ -8095,6 +10472,33 @@ func (sh *strictHandler) PutWorkflow(w http.ResponseWriter, r *http.Request, nam
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PutWorkflowResponseObject); ok {
 		if err := validResponse.VisitPutWorkflowResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetWorkflowGraph operation middleware
+func (sh *strictHandler) GetWorkflowGraph(w http.ResponseWriter, r *http.Request, name Name, params GetWorkflowGraphParams) {
+	var request GetWorkflowGraphRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetWorkflowGraph(ctx, request.(GetWorkflowGraphRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetWorkflowGraph")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetWorkflowGraphResponseObject); ok {
+		if err := validResponse.VisitGetWorkflowGraphResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

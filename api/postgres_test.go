@@ -40,7 +40,7 @@ func (h *hand) Do(ctx context.Context, a flow.Attempt, report func(flow.Report))
 		out = &flow.Outcome{Failure: &flow.Failure{Class: "cancelled", Message: "cut"}}
 	}
 	out.Calls = h.calls
-	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Outcome: out})
+	report(flow.Report{Path: a.Path, Gen: a.Gen, No: a.No, Start: a.Start, Outcome: out})
 }
 
 // node is the API on a real engine and a real Postgres, spoken with by its client.
@@ -111,6 +111,9 @@ func TestOnPostgres(t *testing.T) {
 	t.Run("cancel", func(t *testing.T) { testCancel(t, n) })
 	t.Run("one key, one run", func(t *testing.T) { testOneKeyOneRun(t, n) })
 	t.Run("money", func(t *testing.T) { testMoney(t, n) })
+	t.Run("people answer", func(t *testing.T) { testPeopleAnswer(t, n) })
+	t.Run("signals", func(t *testing.T) { testSignals(t, n) })
+	t.Run("children", func(t *testing.T) { testChildren(t, n) })
 	t.Run("nothing is left", func(t *testing.T) { testNothingIsLeft(t, n) })
 }
 

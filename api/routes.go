@@ -21,6 +21,8 @@ const (
 	scopePublic         scope = "public" // nothing: for machines that hold no key
 	scopeRunsRead       scope = "runs:read"
 	scopeRunsWrite      scope = "runs:write"
+	scopeApprovalsRead  scope = "approvals:read"
+	scopeApprovalsWrite scope = "approvals:write"
 	scopeWorkflowsRead  scope = "workflows:read"
 	scopeWorkflowsWrite scope = "workflows:write"
 	scopeModelsRead     scope = "models:read"
@@ -49,6 +51,10 @@ var routes = []route{
 	{"PUT", "/v1/workflows/{name}", "putWorkflow", scopeWorkflowsWrite, bodyDefinitionBytesMax},
 	{"GET", "/v1/workflows/{name}/versions", "listWorkflowVersions", scopeWorkflowsRead, 0},
 	{"GET", "/v1/workflows/{name}/versions/{version}", "getWorkflowVersion", scopeWorkflowsRead, 0},
+	{"GET", "/v1/workflows/{name}/graph", "getWorkflowGraph", scopeWorkflowsRead, 0},
+	{"GET", "/v1/templates", "listTemplates", scopeWorkflowsRead, 0},
+	{"GET", "/v1/templates/{name}", "getTemplate", scopeWorkflowsRead, 0},
+	{"POST", "/v1/expressions:evaluate", "evaluateExpression", scopeRunsRead, 0},
 
 	{"POST", "/v1/runs", "submitRun", scopeRunsWrite, bodyDefinitionBytesMax},
 	{"GET", "/v1/runs", "listRuns", scopeRunsRead, 0},
@@ -59,6 +65,13 @@ var routes = []route{
 	{"POST", "/v1/runs/{id}/cancel", "cancelRun", scopeRunsWrite, 0},
 	{"POST", "/v1/runs/{id}/resume", "resumeRun", scopeRunsWrite, 0},
 	{"GET", "/v1/runs/{id}/cost", "getRunCost", scopeRunsRead, 0},
+	{"GET", "/v1/runs/{id}/graph", "getRunGraph", scopeRunsRead, 0},
+	{"POST", "/v1/runs/{id}/signals/{name}", "signalRun", scopeRunsWrite, 0},
+	{"POST", "/v1/signals/{name}", "signalAll", scopeRunsWrite, 0},
+
+	{"GET", "/v1/approvals", "listApprovals", scopeApprovalsRead, 0},
+	{"GET", "/v1/approvals/{id}", "getApproval", scopeApprovalsRead, 0},
+	{"POST", "/v1/approvals/{id}", "answerApproval", scopeApprovalsWrite, 0},
 
 	{"GET", "/v1/models", "listModels", scopeModelsRead, 0},
 	{"GET", "/v1/models/{model}", "getModel", scopeModelsRead, 0},
@@ -102,6 +115,7 @@ var allScopes = scopes{
 	scopeRunsRead: true, scopeRunsWrite: true, scopeWorkflowsRead: true, scopeWorkflowsWrite: true,
 	scopeModelsRead: true, scopeModelsUse: true, scopeModelsWrite: true, scopeSpendRead: true,
 	scopeBudgetsRead: true, scopeBudgetsWrite: true, scopeOperations: true,
+	scopeApprovalsRead: true, scopeApprovalsWrite: true,
 }
 
 // caller is who sends a request.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
 )
 
 // status is by the log once that has ended, and by the row between claims.
@@ -21,7 +22,7 @@ func (s *shown) wire() Run {
 		CreatedAt: row.CreatedAt.UTC(), StartedAt: orZero(row.StartedAt).UTC(), EndedAt: orZero(row.FinishedAt).UTC(),
 		LastSeq: s.last.Seq, Progress: Progress{Settled: row.StepsDone, Total: row.StepsTotal},
 		Usage: usageOf(row.Sum), Cost: costOf(row.Sum.Cost, row.Sum.Unpriced), Simulated: row.Sum.Simulated > 0,
-		Error: failureOf(row.Error), Links: linksOf(row.ID, s.status(), row.WaitingFor),
+		Error: failureOf(row.Error), Parent: parentOf(row), Links: linksOf(row.ID, s.status(), row.WaitingFor),
 	}
 	if row.Sum.Calls > 0 {
 		out.Savings = savingsOf(row.Sum.Cost, row.Sum.Baseline, row.Sum.CacheSaved)
@@ -30,7 +31,7 @@ func (s *shown) wire() Run {
 		s.overlay(&out, *s.view)
 	}
 	if s.result != nil {
-		out.Output, out.Error = s.result.Output, failureOf(s.result.Error)
+		out.Output, out.Error, out.Quality = s.result.Output, failureOf(s.result.Error), qualityOf(s.result.Quality)
 		for _, u := range s.result.Unresolved {
 			out.Unresolved = append(out.Unresolved, Unresolved(u))
 		}
@@ -51,7 +52,7 @@ func (s *shown) wire() Run {
 func (s *shown) overlay(out *Run, v flow.View) {
 	out.Stage = v.Stage
 	out.StartedAt, out.EndedAt = v.StartedAt.UTC(), v.EndedAt.UTC()
-	out.Progress = Progress{Settled: v.StepsDone, Total: len(v.Steps)}
+	out.Progress = Progress{Settled: v.StepsDone, Total: v.Total}
 	out.Usage, out.Cost, out.Simulated = usageOf(v.Sum), costOf(v.Sum.Cost, v.Sum.Unpriced), v.Sum.Simulated > 0
 	if v.Sum.Calls > 0 {
 		out.Savings = savingsOf(v.Sum.Cost, v.Sum.Baseline, v.Sum.CacheSaved)
@@ -59,15 +60,31 @@ func (s *shown) overlay(out *Run, v flow.View) {
 	if v.Budget != nil && !v.Status.Ended() {
 		out.Budget = runBudgetOf(v.Budget.RunBudget, v.Sum, v.Budget.Warned)
 	}
-	out.WaitingFor = waitingOf(v)
+	out.WaitingFor, out.Quality = waitingOf(v), qualityOf(v.Quality)
 	if v.Error != nil {
 		out.Error = failureOf(v.Error)
 	}
 	if !s.with(GetRunParamsIncludeSteps) {
 		return
 	}
-	out.Steps = []Step{}
-	for _, step := range v.Steps {
+	steps, truncated := shownSteps(v.Steps)
+	out.Steps, out.StepsTruncated = []Step{}, truncated
+	for _, step := range steps {
 		out.Steps = append(out.Steps, stepOf(step, false))
 	}
+}
+
+func qualityOf(q *flow.Quality) Quality {
+	if q == nil {
+		return Quality{}
+	}
+	return Quality{Level: q.Level, Name: q.Name, Omitted: q.Omitted, Reasons: q.Reasons}
+}
+
+// parentOf is the step that started a run, where one did.
+func parentOf(row store.RunRow) RunParent {
+	if row.Parent == nil {
+		return RunParent{}
+	}
+	return RunParent{Run: formatRunID(*row.Parent), Step: row.ParentStep}
 }

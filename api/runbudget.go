@@ -66,35 +66,3 @@ func runBudgetOf(b flow.RunBudget, spent usage.Sum, warned bool) RunBudget {
 		Limit: amountOf(b.Cost, b.Tokens, b.Cost > 0, b.Tokens > 0), Spent: amountOf(spent.Cost, spent.Tokens.Total(), true, true), Warned: warned,
 	}
 }
-
-// waitingForHeld is what a person reads of an attempt that is held: its step, and what holds it.
-var waitingForHeld = map[string]string{
-	flow.HeldBudget:   "step %s waits for money: %s. It looks again by itself; to let it go on now, raise the budget or resume the run",
-	flow.HeldIncident: "step %s waits, for attempts like it fail: %s. It looks again by itself; to let it go on now, resolve the incident",
-}
-
-// waitingOf says in a sentence what a run with nothing at work waits for.
-func waitingOf(v flow.View) Waiting {
-	held := waitingForHeld[v.WaitingFor]
-	for _, s := range v.Steps {
-		if held != "" && s.Held == v.WaitingFor && s.Refusal != nil {
-			return Waiting{
-				Kind: v.WaitingFor, Step: s.Path, Until: s.RetryAt.UTC(), Sentence: fmt.Sprintf(held, s.Path, s.Refusal.Message),
-			}
-		}
-		if v.WaitingFor != "" && held == "" && s.Status == flow.StepStatusRetrying && s.RetryAt.Equal(v.RetryingAt) {
-			return Waiting{
-				Kind: v.WaitingFor, Step: s.Path, Until: s.RetryAt.UTC(),
-				Sentence: fmt.Sprintf("step %s is tried again after %s", s.Path, lastFailure(s)),
-			}
-		}
-	}
-	return Waiting{}
-}
-
-func lastFailure(s flow.StepView) string {
-	if n := len(s.Failures); n > 0 {
-		return s.Failures[n-1].Class + ": " + s.Failures[n-1].Message
-	}
-	return "a failure"
-}

@@ -15,6 +15,7 @@ import (
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 const (
@@ -30,11 +31,14 @@ func (a *API) SubmitRun(ctx context.Context, req SubmitRunRequestObject) (Submit
 	if err != nil {
 		return nil, err
 	}
-	sub, err := a.submission(ctx, x, req.Body)
+	sub, brought, err := a.submission(ctx, x, req.Body)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.submit(ctx, x, sub); err != nil {
+	if orZero(req.Params.DryRun) {
+		return a.dryRun(x, req.Body, sub, req.Params.PerDay)
+	}
+	if err := a.submit(ctx, x, sub, brought); err != nil {
 		return nil, err
 	}
 	self := "/v1/runs/" + formatRunID(sub.ID)
@@ -55,8 +59,9 @@ func (a *API) SubmitRun(ctx context.Context, req SubmitRunRequestObject) (Submit
 	}, nil
 }
 
-// submission is what the request asks to be run. An inline definition is stored before: the run is pinned to it.
-func (a *API) submission(ctx context.Context, x *exchange, body *RunRequest) (*flow.Submission, error) {
+// submission is what the request asks to be run, and the definition that came along with it, or comes with the service:
+// that one has to be stored before the run is made.
+func (a *API) submission(ctx context.Context, x *exchange, body *RunRequest) (*flow.Submission, *compiled, error) {
 	sub := &flow.Submission{
 		ID: x.run, Tenant: x.tenant, Input: body.Input, Labels: body.Labels,
 		Stakes: string(body.Stakes), Mode: string(body.Mode), Priority: -1,
@@ -65,60 +70,78 @@ func (a *API) submission(ctx context.Context, x *exchange, body *RunRequest) (*f
 		sub.Priority = *body.Priority
 	}
 	if err := checkLabels(body.Labels); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := a.choose(ctx, x, body, sub); err != nil {
-		return nil, err
+	brought, err := a.choose(ctx, x, body, sub)
+	if err != nil {
+		return nil, nil, err
 	}
-	var err error
 	if sub.Budget, err = submittedBudget(body.Budget, sub.Workflow); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if sub.ID == uuid.Nil {
 		id, err := uuid.NewV7()
 		if err != nil {
-			return nil, fmt.Errorf("make run id: %w", err)
+			return nil, nil, fmt.Errorf("make run id: %w", err)
 		}
 		sub.ID = id
 	}
-	return sub, nil
+	return sub, brought, nil
 }
 
-// choose finds the definition: a published one by name, or the one that came along.
-func (a *API) choose(ctx context.Context, x *exchange, body *RunRequest, sub *flow.Submission) error {
-	if (body.Workflow == "") == (body.Definition == nil) {
-		e := fault.New(fault.KindInvalid, "workflow_or_definition", "give either a workflow's name or a definition")
+// choose finds the definition: a published one by name, one that comes with the service, or the one that came along. It
+// gives the last two back: they may not be stored yet.
+func (a *API) choose(ctx context.Context, x *exchange, body *RunRequest, sub *flow.Submission) (*compiled, error) {
+	if given := count(body.Workflow != "") + count(body.Definition != nil) + count(body.Template != ""); given != 1 {
+		e := fault.New(fault.KindInvalid, "workflow_or_definition", "give either a workflow's name, a definition or a template's name")
 		e.Issues = []fault.Issue{{Pointer: "/workflow", Code: e.Code, Detail: e.Detail}}
-		return e
+		return nil, e
 	}
-	if body.Definition != nil {
-		c, err := a.compileIn(x.body, body.Definition)
+	switch {
+	case body.Workflow != "":
+		return nil, a.choosePublished(ctx, x, body.Workflow, sub)
+	case body.Template != "":
+		t, err := a.template(body.Template)
 		if err != nil {
-			return err
+			return nil, missingAt(err, "/template")
 		}
-		sub.Workflow = c.workflow
-		return a.keep(ctx, x.tenant, c)
+		sub.Workflow = t.compiled.workflow
+		return t.compiled, nil
 	}
-	name, version := body.Workflow, 0
-	if at := strings.LastIndexByte(name, '@'); at >= 0 {
-		n, err := strconv.ParseInt(name[at+1:], 10, 32)
-		if err != nil { // the spec's pattern has seen it
-			return fmt.Errorf("read version: %w", err)
-		}
-		name, version = name[:at], int(n)
+	c, err := a.compileIn(ctx, x, body.Definition)
+	if err != nil {
+		return nil, err
+	}
+	sub.Workflow = c.workflow
+	return c, nil
+}
+
+func (a *API) choosePublished(ctx context.Context, x *exchange, ref string, sub *flow.Submission) error {
+	name, version, ok := workflow.SplitRef(ref)
+	if !ok { // the spec's pattern has seen it
+		return fmt.Errorf("read the reference %q", clip(ref))
 	}
 	row, err := a.shelf.Workflow(ctx, x.tenant, name, version)
-	if f := fault.Of(err); f != nil && f.Kind == fault.KindNotFound {
-		missing := *f
-		missing.Issues = []fault.Issue{{Pointer: "/workflow", Code: f.Code, Detail: f.Detail}}
-		return &missing
-	}
 	if err != nil {
-		return err
+		return missingAt(err, "/workflow")
 	}
 	sub.WorkflowVersion = row.Version
 	sub.Workflow, err = a.stored(ctx, x.tenant, row.Hash)
 	return err
+}
+
+// missingAt points into the body from an error that says that what is named there does not exist.
+func missingAt(err error, pointer string) error {
+	f := fault.Of(err)
+	if f == nil || f.Kind != fault.KindNotFound {
+		return err
+	}
+	missing := *f
+	missing.Issues = []fault.Issue{{Pointer: pointer, Code: f.Code, Detail: f.Detail}}
+	if len(f.Issues) > 0 {
+		missing.Issues[0].Suggest = f.Issues[0].Suggest
+	}
+	return &missing
 }
 
 func checkLabels(labels Labels) error {
@@ -133,9 +156,14 @@ func checkLabels(labels Labels) error {
 	return malformed(list)
 }
 
-// submit hands the run to the engine. Whoever repeats a request whose first answer was lost is given the run that the
-// first one made, if it did.
-func (a *API) submit(ctx context.Context, x *exchange, sub *flow.Submission) error {
+// submit hands the run to the engine, after the definition that was brought along with it is stored; nil: it is. Whoever
+// repeats a request whose first answer was lost is given the run that the first one made, if it did.
+func (a *API) submit(ctx context.Context, x *exchange, sub *flow.Submission, brought *compiled) error {
+	if brought != nil {
+		if err := a.keep(ctx, x.tenant, brought); err != nil {
+			return err
+		}
+	}
 	if x.again {
 		_, err := a.runs.Run(ctx, x.tenant, sub.ID)
 		if err == nil || !fault.Is(err, fault.KindNotFound) {
@@ -215,8 +243,16 @@ func (a *API) ListRuns(ctx context.Context, req ListRunsRequestObject) (ListRuns
 	if w := req.Params.Workflow; w != nil {
 		filter.Workflow = *w
 	}
+	place := &filter.Before
+	if p := req.Params.Parent; p != nil {
+		parent, err := parseRunID(*p)
+		if err != nil {
+			return nil, err
+		}
+		filter.Parent, place = &parent, &filter.After // oldest first
+	}
 	if c := req.Params.Cursor; c != nil {
-		if err := parseCursor("runs", *c, &filter.Before); err != nil {
+		if err := parseCursor("runs", *c, place); err != nil {
 			return nil, err
 		}
 	}

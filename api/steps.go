@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
 )
 
@@ -24,37 +23,6 @@ func (a *API) stepsOf(ctx context.Context, id RunID) ([]flow.StepView, error) {
 		return nil, err
 	}
 	return folded.View().Steps, nil
-}
-
-// ListSteps lists the steps of a run, in the order of the definition.
-func (a *API) ListSteps(ctx context.Context, req ListStepsRequestObject) (ListStepsResponseObject, error) {
-	steps, err := a.stepsOf(ctx, req.ID)
-	if err != nil {
-		return nil, err
-	}
-	page := StepPage{Data: []Step{}}
-	for _, s := range steps {
-		page.Data = append(page.Data, stepOf(s, false))
-	}
-	return ListSteps200JSONResponse(page), nil
-}
-
-// GetStep shows one step with its model calls.
-func (a *API) GetStep(ctx context.Context, req GetStepRequestObject) (GetStepResponseObject, error) {
-	steps, err := a.stepsOf(ctx, req.ID)
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, s := range steps {
-		if s.Path == req.Step {
-			return GetStep200JSONResponse(stepOf(s, true)), nil
-		}
-		paths = append(paths, s.Path)
-	}
-	e := fault.New(fault.KindNotFound, "step_not_found", "the run's workflow has no step %s", clip(req.Step))
-	e.Issues = []fault.Issue{{Parameter: "step", Code: e.Code, Detail: e.Detail, Suggest: fault.Nearest(req.Step, paths)}}
-	return nil, e
 }
 
 // ListEvents reads or follows the log of a run.

@@ -27,7 +27,12 @@ func failureOf(f *flow.Failure) Failure {
 	if f == nil {
 		return Failure{}
 	}
-	return Failure{Class: f.Class, Message: f.Message, Step: f.Step}
+	out := Failure{Class: f.Class, Message: f.Message, Step: f.Step}
+	if f.Cause != nil {
+		cause := failureOf(f.Cause)
+		out.Cause = &cause
+	}
+	return out
 }
 
 func callOf(c usage.Call) Call {
@@ -48,43 +53,18 @@ func count(b bool) int {
 	return 0
 }
 
-// stepOf shows a step; its single calls only where one step is looked at.
-func stepOf(s flow.StepView, withCalls bool) Step {
-	out := Step{
-		Path: s.Path, Kind: string(s.Kind), Section: s.Section, Status: StepStatus(s.Status), Gen: int(s.Gen), Attempt: int(s.Attempt),
-		StartedAt: s.StartedAt.UTC(), EndedAt: s.EndedAt.UTC(), RetryAt: s.RetryAt.UTC(), Skipped: s.Skipped, Case: s.Case,
-		Output: s.Output, Error: failureOf(s.Error), Confidence: s.Confidence, Unresolved: s.Unresolved,
-		ByHand: s.ByHand, Repaired: s.Repaired,
-		Cost: costOf(s.Sum.Cost, s.Sum.Unpriced), Simulated: s.Sum.Simulated > 0,
-	}
-	if s.Sum.Calls > 0 {
-		out.Usage = usageOf(s.Sum)
-	}
-	if !withCalls {
-		return out
-	}
-	out.Input = s.Input
-	for _, f := range s.Failures {
-		out.Failures = append(out.Failures, failureOf(&f))
-	}
-	for _, c := range s.Calls {
-		out.Calls = append(out.Calls, callOf(c))
-	}
-	return out
-}
-
 func provenanceOf(p flow.Provenance) Provenance {
 	return Provenance{
 		Step: p.Step, Agent: p.Agent, Role: p.Role, Provider: p.Provider, Model: p.Model, Simulated: p.Simulated,
 		Attempt: int(p.Attempt), FallbackDepth: p.FallbackDepth, Degraded: p.FallbackDepth > 0 || p.BelowGate, PromptHash: p.PromptHash, Repaired: p.Repaired,
-		Cost: costOf(p.Cost, count(p.Unpriced)),
+		Instead: p.Instead, Count: p.Count, Cost: costOf(p.Cost, count(p.Unpriced)),
 	}
 }
 
 // billed are the kinds of event that may carry model calls.
 var billed = map[flow.Kind]bool{
 	flow.KindTurnAnswered: true, flow.KindStepSucceeded: true, flow.KindAttemptFailed: true, flow.KindStepFailed: true,
-	flow.KindStepCancelled: true, flow.KindOutcomeDiscarded: true,
+	flow.KindStepCancelled: true, flow.KindOutcomeDiscarded: true, flow.KindStepSkipped: true, flow.KindStepWaiting: true, flow.KindPlanMade: true,
 }
 
 // eventOf shows an event; what its model calls cost is added up beside its body.
@@ -113,7 +93,10 @@ func eventOf(run uuid.UUID, e flow.Event) Event {
 // linksOf goes by where a run stands and, where that is waiting, for what.
 func linksOf(id uuid.UUID, status flow.RunStatus, waitingFor string) RunLinks {
 	self := "/v1/runs/" + formatRunID(id)
-	links := RunLinks{Self: self, Events: self + "/events", Steps: self + "/steps", Cost: self + "/cost"}
+	links := RunLinks{
+		Self: self, Events: self + "/events", Steps: self + "/steps", Cost: self + "/cost", Graph: self + "/graph",
+		Children: "/v1/runs?parent=" + formatRunID(id), Approvals: "/v1/approvals?run=" + formatRunID(id),
+	}
 	for _, action := range actionsOf(status, waitingFor) {
 		switch action {
 		case actionCancel:

@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/preview"
 	"github.com/fermata-run/fermata/internal/store"
 )
 
@@ -20,21 +21,25 @@ func limitOf(limit *Limit) int {
 }
 
 // definitionOf compiles the definition of a request: the body itself as YAML, or what stands at its /definition.
-func (a *API) definitionOf(x *exchange, body *DefinitionRequest) (*compiled, error) {
+func (a *API) definitionOf(ctx context.Context, x *exchange, body *DefinitionRequest) (*compiled, error) {
 	if body == nil {
-		return a.compile(x.body)
+		return a.compile(ctx, x.tenant, x.body)
 	}
-	return a.compileIn(x.body, body.Definition)
+	return a.compileIn(ctx, x, body.Definition)
 }
 
 // PublishWorkflow makes version 1 of a new workflow.
 func (a *API) PublishWorkflow(ctx context.Context, req PublishWorkflowRequestObject) (PublishWorkflowResponseObject, error) {
 	x := exchangeOf(ctx)
-	c, err := a.definitionOf(x, req.JSONBody)
+	c, err := a.definitionOf(ctx, x, req.JSONBody)
 	if err != nil {
 		return nil, err
 	}
 	w := c.workflow
+	warnings, err := a.lint(w, req.Params.Strict, sentAt(x, req.JSONBody))
+	if err != nil {
+		return nil, err
+	}
 	row, created, err := a.shelf.Publish(ctx, x.tenant, w.Name, w.Hash, w.Source, 0)
 	if fault.Is(err, fault.KindConflict) {
 		return nil, fault.New(fault.KindConflict, "workflow_exists",
@@ -45,17 +50,17 @@ func (a *API) PublishWorkflow(ctx context.Context, req PublishWorkflowRequestObj
 	}
 	a.definitions.setStored(c, x.tenant)
 	if !created {
-		return PublishWorkflow200JSONResponse{Body: workflowOf(row), Headers: PublishWorkflow200ResponseHeaders{ETag: etagOf(row)}}, nil
+		return PublishWorkflow200JSONResponse{Body: withWarnings(row, warnings), Headers: PublishWorkflow200ResponseHeaders{ETag: etagOf(row)}}, nil
 	}
 	return PublishWorkflow201JSONResponse{
-		Body: workflowOf(row), Headers: PublishWorkflow201ResponseHeaders{ETag: etagOf(row), Location: versionLink(row)},
+		Body: withWarnings(row, warnings), Headers: PublishWorkflow201ResponseHeaders{ETag: etagOf(row), Location: versionLink(row)},
 	}, nil
 }
 
 // PutWorkflow makes the next version of a workflow, or the first.
 func (a *API) PutWorkflow(ctx context.Context, req PutWorkflowRequestObject) (PutWorkflowResponseObject, error) {
 	x := exchangeOf(ctx)
-	c, err := a.definitionOf(x, req.JSONBody)
+	c, err := a.definitionOf(ctx, x, req.JSONBody)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +72,10 @@ func (a *API) PutWorkflow(ctx context.Context, req PutWorkflowRequestObject) (Pu
 		return nil, err
 	}
 	w := c.workflow
+	warnings, err := a.lint(w, req.Params.Strict, sentAt(x, req.JSONBody))
+	if err != nil {
+		return nil, err
+	}
 	row, _, err := a.shelf.Publish(ctx, x.tenant, w.Name, w.Hash, w.Source, expect)
 	if fault.Is(err, fault.KindConflict) { // somebody was faster
 		return nil, refuse(http.StatusPreconditionFailed, "precondition_failed", "%s", fault.Of(err).Detail)
@@ -77,10 +86,10 @@ func (a *API) PutWorkflow(ctx context.Context, req PutWorkflowRequestObject) (Pu
 	a.definitions.setStored(c, x.tenant)
 	if expect == 0 {
 		return PutWorkflow201JSONResponse{
-			Body: workflowOf(row), Headers: PutWorkflow201ResponseHeaders{ETag: etagOf(row), Location: versionLink(row)},
+			Body: withWarnings(row, warnings), Headers: PutWorkflow201ResponseHeaders{ETag: etagOf(row), Location: versionLink(row)},
 		}, nil
 	}
-	return PutWorkflow200JSONResponse{Body: workflowOf(row), Headers: PutWorkflow200ResponseHeaders{ETag: etagOf(row)}}, nil
+	return PutWorkflow200JSONResponse{Body: withWarnings(row, warnings), Headers: PutWorkflow200ResponseHeaders{ETag: etagOf(row)}}, nil
 }
 
 func nameMismatch(name string, req PutWorkflowRequestObject) error {
@@ -115,12 +124,20 @@ func (a *API) expectation(ctx context.Context, x *exchange, req PutWorkflowReque
 
 // ValidateWorkflow checks a definition and stores nothing.
 func (a *API) ValidateWorkflow(ctx context.Context, req ValidateWorkflowRequestObject) (ValidateWorkflowResponseObject, error) {
-	c, err := a.definitionOf(exchangeOf(ctx), req.JSONBody)
+	x := exchangeOf(ctx)
+	c, err := a.definitionOf(ctx, x, req.JSONBody)
 	if err != nil {
 		return nil, err
 	}
 	w := c.workflow
-	return ValidateWorkflow200JSONResponse{Valid: true, Name: w.Name, Hash: w.Hash.String(), Steps: len(w.Steps), Issues: []Issue{}}, nil
+	warnings, err := a.lint(w, req.Params.Strict, sentAt(x, req.JSONBody))
+	if err != nil {
+		return nil, err
+	}
+	return ValidateWorkflow200JSONResponse{
+		Valid: true, Name: w.Name, Hash: w.Hash.String(), Steps: len(w.Steps), Issues: []Issue{}, Warnings: warnings,
+		Estimate: estimateOf(preview.Estimate(w, a.facts(), nil), req.Params.PerDay),
+	}, nil
 }
 
 // GetWorkflow shows the newest version.
@@ -211,12 +228,23 @@ func workflowOf(row store.WorkflowRow) Workflow {
 	}
 }
 
+// withWarnings shows a version that was just published, with what the lint has to say of it.
+func withWarnings(row store.WorkflowRow, warnings []Issue) Workflow {
+	w := workflowOf(row)
+	w.Warnings = warnings
+	return w
+}
+
 func workflowLinks(row store.WorkflowRow) WorkflowLinks {
-	return WorkflowLinks{Self: versionLink(row), Versions: "/v1/workflows/" + row.Name + "/versions"}
+	return WorkflowLinks{Self: versionLink(row), Versions: "/v1/workflows/" + row.Name + "/versions", Graph: graphLink(row)}
 }
 
 func versionLink(row store.WorkflowRow) string {
 	return fmt.Sprintf("/v1/workflows/%s/versions/%d", row.Name, row.Version)
+}
+
+func graphLink(row store.WorkflowRow) string {
+	return fmt.Sprintf("/v1/workflows/%s/graph?version=%d", row.Name, row.Version)
 }
 
 // etagOf names a version and its content.

@@ -4,7 +4,7 @@ package examples
 
 import "embed"
 
-// FS holds the workflows (*.yaml) and briefs/.
+// FS holds the workflows (*.yaml), briefs/, and templates/: each <name>.yaml with an input to try it with, <name>.input.json.
 //
-//go:embed *.yaml briefs
+//go:embed *.yaml briefs templates
 var FS embed.FS

@@ -17,6 +17,30 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ApprovalStatus.
+const (
+	ApprovalStatusAnswered  ApprovalStatus = "answered"
+	ApprovalStatusExpired   ApprovalStatus = "expired"
+	ApprovalStatusOpen      ApprovalStatus = "open"
+	ApprovalStatusWithdrawn ApprovalStatus = "withdrawn"
+)
+
+// Valid indicates whether the value is a known member of the ApprovalStatus enum.
+func (e ApprovalStatus) Valid() bool {
+	switch e {
+	case ApprovalStatusAnswered:
+		return true
+	case ApprovalStatusExpired:
+		return true
+	case ApprovalStatusOpen:
+		return true
+	case ApprovalStatusWithdrawn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BreakerState.
 const (
 	BreakerStateClosed   BreakerState = "closed"
@@ -86,6 +110,36 @@ func (e BudgetWindow) Valid() bool {
 	case BudgetWindowMonth:
 		return true
 	case BudgetWindowWeek:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for EvaluationType.
+const (
+	EvaluationTypeArray   EvaluationType = "array"
+	EvaluationTypeBoolean EvaluationType = "boolean"
+	EvaluationTypeNull    EvaluationType = "null"
+	EvaluationTypeNumber  EvaluationType = "number"
+	EvaluationTypeObject  EvaluationType = "object"
+	EvaluationTypeString  EvaluationType = "string"
+)
+
+// Valid indicates whether the value is a known member of the EvaluationType enum.
+func (e EvaluationType) Valid() bool {
+	switch e {
+	case EvaluationTypeArray:
+		return true
+	case EvaluationTypeBoolean:
+		return true
+	case EvaluationTypeNull:
+		return true
+	case EvaluationTypeNumber:
+		return true
+	case EvaluationTypeObject:
+		return true
+	case EvaluationTypeString:
 		return true
 	default:
 		return false
@@ -368,6 +422,7 @@ const (
 	StepStatusRunning   StepStatus = "running"
 	StepStatusSkipped   StepStatus = "skipped"
 	StepStatusSucceeded StepStatus = "succeeded"
+	StepStatusWaiting   StepStatus = "waiting"
 )
 
 // Valid indicates whether the value is a known member of the StepStatus enum.
@@ -386,6 +441,8 @@ func (e StepStatus) Valid() bool {
 	case StepStatusSkipped:
 		return true
 	case StepStatusSucceeded:
+		return true
+	case StepStatusWaiting:
 		return true
 	default:
 		return false
@@ -430,6 +487,84 @@ func (e GetSpendParamsInterval) Valid() bool {
 		return false
 	}
 }
+
+// Approval defines model for Approval.
+type Approval struct {
+	// About approval: the step asks by itself; escalation: a failure has to be decided; decision: an agent has a question; plan: steps were planned
+	//
+	// Examples: approval, escalation, decision, plan
+	About   string         `json:"about"`
+	Answer  ApprovalAnswer `json:"answer,omitempty,omitzero"`
+	AskedAt time.Time      `json:"asked_at"`
+
+	// Assignees Who is asked; absent: anybody
+	Assignees []string `json:"assignees,omitempty,omitzero"`
+	Choices   []string `json:"choices"`
+
+	// ExpiresAt Absent: never
+	ExpiresAt time.Time `json:"expires_at,omitempty,omitzero"`
+
+	// Form JSON Schema of what is sent with the answer
+	Form json.RawMessage `json:"form,omitempty,omitzero"`
+
+	// ID Something a person is asked
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	ID ApprovalID `json:"id"`
+
+	// Initial What the form begins with
+	Initial json.RawMessage `json:"initial,omitempty,omitzero"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run"`
+
+	// Show What to look at before
+	Show   json.RawMessage `json:"show,omitempty,omitzero"`
+	Status ApprovalStatus  `json:"status"`
+
+	// Step The path of the step that waits
+	Step     string `json:"step"`
+	Title    string `json:"title"`
+	Workflow string `json:"workflow"`
+}
+
+// ApprovalAnswer defines model for ApprovalAnswer.
+type ApprovalAnswer struct {
+	// At Where the approval is shown
+	At     time.Time       `json:"at,omitempty,omitzero"`
+	By     string          `json:"by,omitempty,omitzero"`
+	Choice string          `json:"choice"`
+	Form   json.RawMessage `json:"form,omitempty,omitzero"`
+	Reason string          `json:"reason,omitempty,omitzero"`
+}
+
+// ApprovalAnswerRequest defines model for ApprovalAnswerRequest.
+type ApprovalAnswerRequest struct {
+	// Choice One of the approval's choices
+	Choice string `json:"choice"`
+
+	// Form Any JSON value that meets the approval's form
+	Form json.RawMessage `json:"form,omitempty,omitzero"`
+
+	// Reason Kept with the answer
+	Reason string `json:"reason,omitempty,omitzero"`
+}
+
+// ApprovalID Something a person is asked
+//
+// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+type ApprovalID = string
+
+// ApprovalPage defines model for ApprovalPage.
+type ApprovalPage struct {
+	Data       []Approval `json:"data"`
+	NextCursor string     `json:"next_cursor,omitempty,omitzero"`
+}
+
+// ApprovalStatus defines model for ApprovalStatus.
+type ApprovalStatus string
 
 // Breaker defines model for Breaker.
 type Breaker struct {
@@ -766,10 +901,107 @@ type DefinitionRequest struct {
 	Definition json.RawMessage `json:"definition"`
 }
 
+// Dissent defines model for Dissent.
+type Dissent struct {
+	Output json.RawMessage `json:"output,omitempty,omitzero"`
+	Step   string          `json:"step"`
+}
+
 // Dollars US dollars as a decimal, at most nine places
 //
 // Examples: 12.50
 type Dollars = string
+
+// DryRun defines model for DryRun.
+type DryRun struct {
+	// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+	// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+	Estimate Estimate `json:"estimate"`
+	Graph    Graph    `json:"graph"`
+
+	// Input As it would be taken, defaults filled in
+	Input    json.RawMessage `json:"input"`
+	Warnings []Issue         `json:"warnings"`
+}
+
+// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+type Estimate struct {
+	// Assumptions That the ranges rest on, in words
+	Assumptions []string `json:"assumptions"`
+
+	// Calls Of models, where nothing fails
+	Calls Range `json:"calls"`
+
+	// CallsMax Of models, at worst: every model of every chain asked as often as it may be
+	CallsMax int64      `json:"calls_max"`
+	Cost     MoneyRange `json:"cost"`
+
+	// CriticalPath The longest way through the workflow
+	CriticalPath struct {
+		// Names Paths of the steps at the high end
+		Names   []string     `json:"names"`
+		Seconds SecondsRange `json:"seconds"`
+
+		// Steps One after another, those of items and iterations included
+		Steps Range `json:"steps"`
+	} `json:"critical_path"`
+	InputTokens Range `json:"input_tokens"`
+
+	// Month With `per_day`
+	Month struct {
+		// Cost Of 30 days
+		Cost   MoneyRange `json:"cost"`
+		PerDay int        `json:"per_day"`
+	} `json:"month,omitempty,omitzero"`
+	OutputTokens Range `json:"output_tokens"`
+
+	// Steps In the order of the definition
+	Steps []StepEstimate `json:"steps"`
+
+	// Tools That steps may call
+	Tools []string `json:"tools"`
+
+	// Unpriced Models whose price is not known; what they cost is in no amount
+	Unpriced []string `json:"unpriced"`
+}
+
+// EvaluateRequest defines model for EvaluateRequest.
+type EvaluateRequest struct {
+	// At A step of the run: what is tried reads what that step would read, item and iteration included
+	//
+	// Examples: build.3.make
+	At StepPath `json:"at,omitempty,omitzero"`
+
+	// Expression CEL, as it stands in `when`
+	Expression string          `json:"expression,omitempty,omitzero"`
+	Input      json.RawMessage `json:"input,omitempty,omitzero"`
+
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run,omitempty,omitzero"`
+
+	// Steps By id, what an expression sees of each: output, status, …
+	Steps map[string]json.RawMessage `json:"steps,omitempty,omitzero"`
+
+	// Template Any JSON value whose strings hold `${{ }}`, as it stands in `prompt` or `input`
+	Template json.RawMessage `json:"template,omitempty,omitzero"`
+
+	// With Further roots
+	With map[string]json.RawMessage `json:"with,omitempty,omitzero"`
+}
+
+// Evaluation defines model for Evaluation.
+type Evaluation struct {
+	Type EvaluationType `json:"type"`
+
+	// Value What it gives; an empty optional is null
+	Value json.RawMessage `json:"value"`
+}
+
+// EvaluationType defines model for Evaluation.Type.
+type EvaluationType string
 
 // Event defines model for Event.
 type Event struct {
@@ -813,12 +1045,100 @@ type EventPage struct {
 
 // Failure defines model for Failure.
 type Failure struct {
+	// Cause Of a run that a step started: why that failed
+	Cause *Failure `json:"cause,omitempty"`
+
 	// Class An error class of the workflow format
 	Class   string `json:"class"`
 	Message string `json:"message"`
 
 	// Step Where it came from
 	Step string `json:"step,omitempty,omitzero"`
+}
+
+// GateResult defines model for GateResult.
+type GateResult struct {
+	// Rounds Times it was revised
+	Rounds int `json:"rounds"`
+
+	// Score The smallest of the judges; absent: nobody judged
+	Score *float64 `json:"score,omitempty"`
+}
+
+// Graph defines model for Graph.
+type Graph struct {
+	Edges []GraphEdge `json:"edges"`
+
+	// Nodes A container stands before its contents
+	Nodes    []GraphNode `json:"nodes"`
+	Version  int32       `json:"version,omitempty,omitzero"`
+	Workflow string      `json:"workflow"`
+}
+
+// GraphEdge defines model for GraphEdge.
+type GraphEdge struct {
+	// Fields What is read of it: output, summary, status …
+	Fields []string `json:"fields,omitempty,omitzero"`
+
+	// From Path of the step that is waited for
+	From string `json:"from"`
+	To   string `json:"to"`
+
+	// Why needs, reads, member, family or sequence
+	Why string `json:"why"`
+}
+
+// GraphNode defines model for GraphNode.
+type GraphNode struct {
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Attempt Of a run
+	Attempt int `json:"attempt,omitempty,omitzero"`
+
+	// Case Of the switch it stands in, from 0
+	Case *int `json:"case,omitempty"`
+
+	// Container Path of the step it stands in; absent: it stands at the top
+	Container string `json:"container,omitempty,omitzero"`
+
+	// Cost Of a run
+	Cost Cost `json:"cost,omitempty,omitzero"`
+
+	// Counts Of a run, inside a map or loop: how many stand where
+	Counts  map[string]int `json:"counts,omitempty,omitzero"`
+	EndedAt time.Time      `json:"ended_at,omitempty,omitzero"`
+
+	// Flags approval: a person may be asked; unsafe: it does to the world what cannot be repeated; gate: its output is checked; waits: for a time or a signal
+	Flags []string `json:"flags,omitempty,omitzero"`
+	ID    string   `json:"id"`
+
+	// Inside Of a run, of a map or loop
+	Inside Inside `json:"inside,omitempty,omitzero"`
+	Kind   string `json:"kind"`
+
+	// Label What it does, in a few words
+	Label string `json:"label"`
+
+	// Level Its layer among the steps that stand where it stands: steps of one layer do not wait for each other
+	Level int `json:"level"`
+
+	// Models In the order they are asked
+	Models []string `json:"models,omitempty,omitzero"`
+
+	// Path In the definition: the ids of the maps and loops around it, then its own
+	Path string `json:"path"`
+
+	// Section The list it belongs to: main, on_failure or finally
+	Section   string    `json:"section"`
+	StartedAt time.Time `json:"started_at,omitempty,omitzero"`
+
+	// Status Of a run; of what is inside a map or loop there are `counts` instead
+	Status StepStatus `json:"status,omitempty,omitzero"`
+	Tool   string     `json:"tool,omitempty,omitzero"`
+
+	// Waiting Of a run
+	Waiting StepWaiting `json:"waiting,omitempty,omitzero"`
+	When    string      `json:"when,omitempty,omitzero"`
 }
 
 // Health defines model for Health.
@@ -907,6 +1227,17 @@ type IncidentSample struct {
 
 // IncidentState defines model for IncidentState.
 type IncidentState string
+
+// Inside The items of a map, or the iterations of a loop
+type Inside struct {
+	AtWork int `json:"at_work"`
+
+	// Exhausted Of a loop: the last iteration there may be has not met its until
+	Exhausted bool `json:"exhausted,omitempty,omitzero"`
+	Failed    int  `json:"failed"`
+	Succeeded int  `json:"succeeded"`
+	Total     int  `json:"total"`
+}
 
 // Issue defines model for Issue.
 type Issue struct {
@@ -1007,6 +1338,12 @@ type Money struct {
 	USD string `json:"usd"`
 }
 
+// MoneyRange defines model for MoneyRange.
+type MoneyRange struct {
+	High Money `json:"high"`
+	Low  Money `json:"low"`
+}
+
 // OnHard What becomes of a call that it has no money for. reject: it fails. clamp: its answer is kept as short as what is left pays
 // for. downgrade: the cheapest model that can do it is asked. pause: the run waits until the budget is raised or begins
 // anew; a call of no run is refused.
@@ -1031,6 +1368,21 @@ type OpenAIError struct {
 type PassedRule struct {
 	Reason string `json:"reason"`
 	Rule   string `json:"rule"`
+}
+
+// Plan defines model for Plan.
+type Plan struct {
+	// CostMax By the estimate it was approved on
+	CostMax Money `json:"cost_max,omitempty,omitzero"`
+
+	// Definition A workflow of its own
+	Definition json.RawMessage `json:"definition,omitempty,omitzero"`
+	Hash       string          `json:"hash"`
+
+	// Steps How many were planned
+	Steps    int      `json:"steps"`
+	Tools    []string `json:"tools,omitempty,omitzero"`
+	Warnings []string `json:"warnings,omitempty,omitzero"`
 }
 
 // Price defines model for Price.
@@ -1195,18 +1547,43 @@ type Provenance struct {
 	Attempt int    `json:"attempt"`
 	Cost    Cost   `json:"cost"`
 
+	// Count Of the items and iterations that this line stands for; absent: one
+	Count int `json:"count,omitempty,omitzero"`
+
 	// Degraded Not the first model of the chain answered, or its answer was not sure enough
-	Degraded      bool   `json:"degraded,omitempty,omitzero"`
-	FallbackDepth int    `json:"fallback_depth"`
-	Model         string `json:"model"`
-	PromptHash    string `json:"prompt_hash,omitempty,omitzero"`
-	Provider      string `json:"provider"`
+	Degraded      bool `json:"degraded,omitempty,omitzero"`
+	FallbackDepth int  `json:"fallback_depth"`
+
+	// Instead The output is not the step's own: fallback or escalation
+	Instead    string `json:"instead,omitempty,omitzero"`
+	Model      string `json:"model"`
+	PromptHash string `json:"prompt_hash,omitempty,omitzero"`
+	Provider   string `json:"provider"`
 
 	// Repaired The answer was mended before it met its contract
 	Repaired  bool   `json:"repaired,omitempty,omitzero"`
 	Role      string `json:"role,omitempty,omitzero"`
 	Simulated bool   `json:"simulated,omitempty,omitzero"`
 	Step      string `json:"step"`
+}
+
+// Quality What of the definition a run did not do as written
+type Quality struct {
+	// Level Of the ladder of degradation; 0: none
+	Level int `json:"level"`
+
+	// Name Of the level
+	Name string `json:"name,omitempty,omitzero"`
+
+	// Omitted Steps that the ladder left out
+	Omitted []string `json:"omitted,omitempty,omitzero"`
+	Reasons []string `json:"reasons,omitempty,omitzero"`
+}
+
+// Range defines model for Range.
+type Range struct {
+	High int64 `json:"high"`
+	Low  int64 `json:"low"`
 }
 
 // Rates US dollars for a million tokens
@@ -1375,12 +1752,18 @@ type Run struct {
 	Mode    Mode     `json:"mode"`
 
 	// Output Of a run that succeeded
-	Output   json.RawMessage `json:"output,omitempty,omitzero"`
-	Priority int             `json:"priority"`
-	Progress Progress        `json:"progress"`
+	Output json.RawMessage `json:"output,omitempty,omitzero"`
+
+	// Parent Of a run that a step started
+	Parent   RunParent `json:"parent,omitempty,omitzero"`
+	Priority int       `json:"priority"`
+	Progress Progress  `json:"progress"`
 
 	// Provenance With `include=provenance`: who made what
 	Provenance []Provenance `json:"provenance,omitempty,omitzero"`
+
+	// Quality Absent: all was done as it is written
+	Quality Quality `json:"quality,omitempty,omitzero"`
 
 	// Savings Where models were called
 	Savings Savings `json:"savings,omitempty,omitzero"`
@@ -1394,10 +1777,13 @@ type Run struct {
 	StartedAt time.Time `json:"started_at,omitempty,omitzero"`
 	Status    RunStatus `json:"status"`
 
-	// Steps With `include=steps`
-	Steps      []Step       `json:"steps,omitempty,omitzero"`
-	Unresolved []Unresolved `json:"unresolved,omitempty,omitzero"`
-	Usage      Usage        `json:"usage"`
+	// Steps With `include=steps`; as the list of steps shows them
+	Steps []Step `json:"steps,omitempty,omitzero"`
+
+	// StepsTruncated There are more steps inside maps and loops than `steps` shows
+	StepsTruncated bool         `json:"steps_truncated,omitempty,omitzero"`
+	Unresolved     []Unresolved `json:"unresolved,omitempty,omitzero"`
+	Usage          Usage        `json:"usage"`
 
 	// Version Of the published workflow; absent: submitted inline
 	Version int32 `json:"version,omitempty,omitzero"`
@@ -1475,10 +1861,17 @@ type RunID = string
 
 // RunLinks defines model for RunLinks.
 type RunLinks struct {
+	// Approvals What people are asked by it
+	Approvals string `json:"approvals,omitempty,omitzero"`
+
 	// Cancel There while the run can be cancelled
 	Cancel string `json:"cancel,omitempty,omitzero"`
-	Cost   string `json:"cost,omitempty,omitzero"`
-	Events string `json:"events"`
+
+	// Children The runs that its steps started
+	Children string `json:"children,omitempty,omitzero"`
+	Cost     string `json:"cost,omitempty,omitzero"`
+	Events   string `json:"events"`
+	Graph    string `json:"graph,omitempty,omitzero"`
 
 	// Resume There while the run can be resumed
 	Resume string `json:"resume,omitempty,omitzero"`
@@ -1490,6 +1883,15 @@ type RunLinks struct {
 type RunPage struct {
 	Data       []RunSummary `json:"data"`
 	NextCursor string       `json:"next_cursor,omitempty,omitzero"`
+}
+
+// RunParent defines model for RunParent.
+type RunParent struct {
+	// Run A run; sortable by time of submission
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run  RunID  `json:"run"`
+	Step string `json:"step"`
 }
 
 // RunRequest defines model for RunRequest.
@@ -1508,6 +1910,9 @@ type RunRequest struct {
 	// Priority 9 goes first; the workflow's if not given
 	Priority *int   `json:"priority,omitempty"`
 	Stakes   Stakes `json:"stakes,omitempty,omitzero"`
+
+	// Template Examples: feedback-loop
+	Template TemplateName `json:"template,omitempty,omitzero"`
 
 	// Workflow A published workflow, `name` (its newest version) or `name@version`
 	Workflow string `json:"workflow,omitempty,omitzero"`
@@ -1564,6 +1969,33 @@ type Savings struct {
 
 // ScopeName Examples: monthly
 type ScopeName = string
+
+// SecondsRange defines model for SecondsRange.
+type SecondsRange struct {
+	High float64 `json:"high"`
+	Low  float64 `json:"low"`
+}
+
+// SignalName Examples: payment_received
+type SignalName = string
+
+// SignalRequest defines model for SignalRequest.
+type SignalRequest struct {
+	// Data Any JSON value; the output of the step that waits for it
+	Data json.RawMessage `json:"data,omitempty,omitzero"`
+
+	// ID The same signal is taken once
+	ID string `json:"id,omitempty,omitzero"`
+}
+
+// SignalSent defines model for SignalSent.
+type SignalSent struct {
+	// ID Of the signal
+	ID string `json:"id"`
+
+	// Runs How many it was sent to
+	Runs int `json:"runs"`
+}
 
 // Spend defines model for Spend.
 type Spend struct {
@@ -1636,6 +2068,15 @@ type Stakes string
 
 // Step defines model for Step.
 type Step struct {
+	// Agent Who works or worked at it
+	Agent string `json:"agent,omitempty,omitzero"`
+
+	// Agreement Of a merge
+	Agreement *float64 `json:"agreement,omitempty"`
+
+	// Answer Of a person, the last one
+	Answer ApprovalAnswer `json:"answer,omitempty,omitzero"`
+
 	// Attempt The last one; 0: none yet
 	Attempt int `json:"attempt"`
 
@@ -1646,14 +2087,26 @@ type Step struct {
 	Calls []Call `json:"calls,omitempty,omitzero"`
 
 	// Case Of a switch: the case that runs, from 0
-	Case       *int      `json:"case,omitempty"`
-	Confidence *float64  `json:"confidence,omitempty"`
-	Cost       Cost      `json:"cost"`
-	EndedAt    time.Time `json:"ended_at,omitempty,omitzero"`
-	Error      Failure   `json:"error,omitempty,omitzero"`
+	Case *int `json:"case,omitempty"`
+
+	// Child The run it started, the last one
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Child      RunID    `json:"child,omitempty,omitzero"`
+	Confidence *float64 `json:"confidence,omitempty"`
+	Cost       Cost     `json:"cost"`
+
+	// Dissent Of a merge: what it did not take
+	Dissent []Dissent `json:"dissent,omitempty,omitzero"`
+
+	// Duty What the last attempt is for, where that is not the step's own work: fallback or escalation
+	Duty    string    `json:"duty,omitempty,omitzero"`
+	EndedAt time.Time `json:"ended_at,omitempty,omitzero"`
+	Error   Failure   `json:"error,omitempty,omitzero"`
 
 	// Failures Only where one step is shown: of all its attempts since the last resume
-	Failures []Failure `json:"failures,omitempty,omitzero"`
+	Failures []Failure  `json:"failures,omitempty,omitzero"`
+	Gate     GateResult `json:"gate,omitempty,omitzero"`
 
 	// Gen Raised by each resume that reopens the step
 	Gen int `json:"gen"`
@@ -1661,12 +2114,21 @@ type Step struct {
 	// Input Only where one step is shown: what it was asked, while that is still known
 	Input json.RawMessage `json:"input,omitempty,omitzero"`
 
+	// Inside Of a map or loop
+	Inside Inside `json:"inside,omitempty,omitzero"`
+
+	// Instead The output is not the step's own: fallback, escalation or degraded
+	Instead string `json:"instead,omitempty,omitzero"`
+
 	// Kind Examples: agent, tool, set, group, switch
 	Kind string `json:"kind"`
 
 	// Output Of a step that succeeded
 	Output json.RawMessage `json:"output,omitempty,omitzero"`
 	Path   string          `json:"path"`
+
+	// Plan Of a plan step; its definition only where one step is shown
+	Plan Plan `json:"plan,omitempty,omitzero"`
 
 	// Repaired The answer was mended before it met its contract
 	Repaired bool `json:"repaired,omitempty,omitzero"`
@@ -1679,20 +2141,79 @@ type Step struct {
 	Simulated bool   `json:"simulated,omitempty,omitzero"`
 
 	// Skipped Why it was
-	Skipped    string     `json:"skipped,omitempty,omitzero"`
-	StartedAt  time.Time  `json:"started_at,omitempty,omitzero"`
-	Status     StepStatus `json:"status"`
-	Unresolved []string   `json:"unresolved,omitempty,omitzero"`
-	Usage      Usage      `json:"usage,omitempty,omitzero"`
+	Skipped   string     `json:"skipped,omitempty,omitzero"`
+	StartedAt time.Time  `json:"started_at,omitempty,omitzero"`
+	Status    StepStatus `json:"status"`
+
+	// Summary The short form of its output
+	Summary    string   `json:"summary,omitempty,omitzero"`
+	Unresolved []string `json:"unresolved,omitempty,omitzero"`
+	Usage      Usage    `json:"usage,omitempty,omitzero"`
+
+	// Waiting While it waits
+	Waiting StepWaiting `json:"waiting,omitempty,omitzero"`
+}
+
+// StepEstimate In all its items and iterations together; of a container, all in it
+type StepEstimate struct {
+	Calls        Range      `json:"calls"`
+	CallsMax     int64      `json:"calls_max"`
+	Cost         MoneyRange `json:"cost"`
+	InputTokens  Range      `json:"input_tokens"`
+	Kind         string     `json:"kind"`
+	OutputTokens Range      `json:"output_tokens"`
+	Path         string     `json:"path"`
+
+	// Seconds Each time
+	Seconds SecondsRange `json:"seconds"`
+
+	// Times That it runs
+	Times    Range    `json:"times"`
+	Unpriced []string `json:"unpriced,omitempty,omitzero"`
 }
 
 // StepPage defines model for StepPage.
 type StepPage struct {
 	Data []Step `json:"data"`
+
+	// NextCursor With `under`
+	NextCursor string `json:"next_cursor,omitempty,omitzero"`
+
+	// Truncated There are more steps inside maps and loops than the list shows; `under` has them
+	Truncated bool `json:"truncated,omitempty,omitzero"`
 }
+
+// StepPath Examples: build.3.make
+type StepPath = string
 
 // StepStatus defines model for StepStatus.
 type StepStatus string
+
+// StepWaiting defines model for StepWaiting.
+type StepWaiting struct {
+	// Approval Something a person is asked
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Approval ApprovalID `json:"approval,omitempty,omitzero"`
+
+	// Choices Of the approval
+	Choices []string `json:"choices,omitempty,omitzero"`
+
+	// For approval, timer, signal or child
+	For string `json:"for"`
+
+	// Run The run it waits for
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run    RunID  `json:"run,omitempty,omitzero"`
+	Signal string `json:"signal,omitempty,omitzero"`
+
+	// Title Of the approval
+	Title string `json:"title,omitempty,omitzero"`
+
+	// Until Absent: for as long as it takes
+	Until time.Time `json:"until,omitempty,omitzero"`
+}
 
 // Subscription defines model for Subscription.
 type Subscription struct {
@@ -1728,6 +2249,51 @@ type SubscriptionShare struct {
 	// Days Of the window in which it held
 	Days float64 `json:"days"`
 	Name string  `json:"name"`
+}
+
+// Template defines model for Template.
+type Template struct {
+	// Definition As it was written: YAML with comments
+	Definition  string `json:"definition"`
+	Description string `json:"description,omitempty,omitzero"`
+
+	// For What it shows
+	For []string `json:"for"`
+
+	// Input An input to try it with
+	Input json.RawMessage `json:"input,omitempty,omitzero"`
+	Links TemplateLinks   `json:"links"`
+
+	// Name Examples: feedback-loop
+	Name TemplateName `json:"name"`
+
+	// Parameters JSON Schema of its input
+	Parameters json.RawMessage `json:"parameters,omitempty,omitzero"`
+	Title      string          `json:"title"`
+}
+
+// TemplateLinks defines model for TemplateLinks.
+type TemplateLinks struct {
+	Self string `json:"self"`
+}
+
+// TemplateName Examples: feedback-loop
+type TemplateName = string
+
+// TemplatePage defines model for TemplatePage.
+type TemplatePage struct {
+	Data []TemplateSummary `json:"data"`
+}
+
+// TemplateSummary defines model for TemplateSummary.
+type TemplateSummary struct {
+	// For What it shows
+	For   []string      `json:"for"`
+	Links TemplateLinks `json:"links"`
+
+	// Name Examples: feedback-loop
+	Name  TemplateName `json:"name"`
+	Title string       `json:"title"`
 }
 
 // Tier US dollars for a million tokens
@@ -1794,7 +2360,10 @@ type Usage struct {
 
 // Validation defines model for Validation.
 type Validation struct {
-	Hash string `json:"hash"`
+	// Estimate What a run would use. `low` is the least that a run which succeeds can use, `high` the most if no call fails; what is
+	// retried or sent back is in `calls_max` alone. It is worked out by rule and promises nothing; a budget does.
+	Estimate Estimate `json:"estimate,omitempty,omitzero"`
+	Hash     string   `json:"hash"`
 
 	// Issues Nothing that keeps it from running
 	Issues []Issue `json:"issues"`
@@ -1803,16 +2372,34 @@ type Validation struct {
 	// Steps How many, those inside containers included
 	Steps int  `json:"steps"`
 	Valid bool `json:"valid"`
+
+	// Warnings Of the lint, in the order of the definition; `suggest` is the edit that mends it
+	Warnings []Issue `json:"warnings,omitempty,omitzero"`
 }
 
 // Waiting What the run waits for
 type Waiting struct {
-	// Kind Examples: budget, incident, retry
+	// Approval That has to be answered
+	//
+	// Examples: apr_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Approval ApprovalID `json:"approval,omitempty,omitzero"`
+
+	// Kind budget, incident, retry, approval, timer, signal or child
+	//
+	// Examples: budget
 	Kind string `json:"kind"`
+
+	// Run That has to end
+	//
+	// Examples: run_0195f0a6b1c87d3e9a4f0c2b7d6e5f41
+	Run RunID `json:"run,omitempty,omitzero"`
 
 	// Sentence For a person
 	Sentence string `json:"sentence"`
-	Step     string `json:"step,omitempty,omitzero"`
+
+	// Signal The name of the signal that has to come
+	Signal string `json:"signal,omitempty,omitzero"`
+	Step   string `json:"step,omitempty,omitzero"`
 
 	// Until When it looks again by itself
 	Until time.Time `json:"until,omitempty,omitzero"`
@@ -1832,10 +2419,14 @@ type Workflow struct {
 	// Name Examples: qc_deliverable
 	Name    WorkflowName `json:"name"`
 	Version int32        `json:"version"`
+
+	// Warnings Of the lint, where it was just published
+	Warnings []Issue `json:"warnings,omitempty,omitzero"`
 }
 
 // WorkflowLinks defines model for WorkflowLinks.
 type WorkflowLinks struct {
+	Graph    string `json:"graph,omitempty,omitzero"`
 	Self     string `json:"self"`
 	Versions string `json:"versions"`
 }
@@ -1881,6 +2472,12 @@ type Limit = int
 // Name Examples: qc_deliverable
 type Name = WorkflowName
 
+// PerDay defines model for PerDay.
+type PerDay = int
+
+// Strict defines model for Strict.
+type Strict = bool
+
 // Version defines model for Version.
 type Version = int32
 
@@ -1908,6 +2505,36 @@ type BreakerName = BreakerRequest
 // Definition defines model for Definition.
 type Definition = DefinitionRequest
 
+// Signal defines model for Signal.
+type Signal = SignalRequest
+
+// ListApprovalsParams defines parameters for ListApprovals.
+type ListApprovalsParams struct {
+	// Status Only what stands there
+	Status *ApprovalStatus `form:"status,omitempty" json:"status,omitempty"`
+
+	// Run Only of this run
+	Run *RunID `form:"run,omitempty" json:"run,omitempty"`
+
+	// Workflow Only of runs of this workflow
+	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
+
+	// Assignee Only what this person or group is asked by name
+	Assignee *string `form:"assignee,omitempty" json:"assignee,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AnswerApprovalParams defines parameters for AnswerApproval.
+type AnswerApprovalParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
 // HoldBreakerParams defines parameters for HoldBreaker.
 type HoldBreakerParams struct {
 	// IdempotencyKey Makes a repetition of this request harmless
@@ -1933,6 +2560,12 @@ type ListBudgetsParams struct {
 
 	// Limit How many at most; 50 if not given
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// EvaluateExpressionParams defines parameters for EvaluateExpression.
+type EvaluateExpressionParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
 
 // ListIncidentsParams defines parameters for ListIncidents.
@@ -1979,6 +2612,9 @@ type ListRunsParams struct {
 	// Workflow Only runs of this workflow
 	Workflow *WorkflowName `form:"workflow,omitempty" json:"workflow,omitempty"`
 
+	// Parent Only runs that steps of this run started; these are listed oldest first
+	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
+
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
@@ -1988,6 +2624,12 @@ type ListRunsParams struct {
 
 // SubmitRunParams defines parameters for SubmitRun.
 type SubmitRunParams struct {
+	// DryRun Only say what would be run
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// PerDay Runs a day to project the estimate to a month
+	PerDay *PerDay `form:"per_day,omitempty" json:"per_day,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 
@@ -2028,6 +2670,30 @@ type ListEventsParams struct {
 
 // ResumeRunParams defines parameters for ResumeRun.
 type ResumeRunParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// SignalRunParams defines parameters for SignalRun.
+type SignalRunParams struct {
+	// IdempotencyKey Makes a repetition of this request harmless
+	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// ListStepsParams defines parameters for ListSteps.
+type ListStepsParams struct {
+	// Under Only what is inside this map or loop, or this item or iteration of it
+	Under *StepPath `form:"under,omitempty" json:"under,omitempty"`
+
+	// Cursor `next_cursor` of the page before
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many at most; 50 if not given
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SignalAllParams defines parameters for SignalAll.
+type SignalAllParams struct {
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -2079,6 +2745,9 @@ type ListWorkflowsParams struct {
 
 // PublishWorkflowParams defines parameters for PublishWorkflow.
 type PublishWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict *Strict `form:"strict,omitempty" json:"strict,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
@@ -2090,7 +2759,15 @@ type GetWorkflowParams struct {
 
 // PutWorkflowParams defines parameters for PutWorkflow.
 type PutWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict  *Strict  `form:"strict,omitempty" json:"strict,omitempty"`
 	IfMatch *IfMatch `json:"If-Match,omitempty"`
+}
+
+// GetWorkflowGraphParams defines parameters for GetWorkflowGraph.
+type GetWorkflowGraphParams struct {
+	// Version The newest one if not given
+	Version *int32 `form:"version,omitempty" json:"version,omitempty"`
 }
 
 // ListWorkflowVersionsParams defines parameters for ListWorkflowVersions.
@@ -2109,9 +2786,18 @@ type GetWorkflowVersionParams struct {
 
 // ValidateWorkflowParams defines parameters for ValidateWorkflow.
 type ValidateWorkflowParams struct {
+	// Strict A warning of the lint is an error: 422 `lint_warnings`
+	Strict *Strict `form:"strict,omitempty" json:"strict,omitempty"`
+
+	// PerDay Runs a day to project the estimate to a month
+	PerDay *PerDay `form:"per_day,omitempty" json:"per_day,omitempty"`
+
 	// IdempotencyKey Makes a repetition of this request harmless
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
 }
+
+// AnswerApprovalJSONRequestBody defines body for AnswerApproval for application/json ContentType.
+type AnswerApprovalJSONRequestBody = ApprovalAnswerRequest
 
 // HoldBreakerJSONRequestBody defines body for HoldBreaker for application/json ContentType.
 type HoldBreakerJSONRequestBody = BreakerRequest
@@ -2124,6 +2810,9 @@ type ResetBreakerJSONRequestBody = BreakerRequest
 
 // PutBudgetJSONRequestBody defines body for PutBudget for application/json ContentType.
 type PutBudgetJSONRequestBody = BudgetRequest
+
+// EvaluateExpressionJSONRequestBody defines body for EvaluateExpression for application/json ContentType.
+type EvaluateExpressionJSONRequestBody = EvaluateRequest
 
 // ResolveIncidentJSONRequestBody defines body for ResolveIncident for application/json ContentType.
 type ResolveIncidentJSONRequestBody = IncidentResolution
@@ -2142,6 +2831,12 @@ type CancelRunJSONRequestBody = CancelRequest
 
 // ResumeRunJSONRequestBody defines body for ResumeRun for application/json ContentType.
 type ResumeRunJSONRequestBody = ResumeRequest
+
+// SignalRunJSONRequestBody defines body for SignalRun for application/json ContentType.
+type SignalRunJSONRequestBody = SignalRequest
+
+// SignalAllJSONRequestBody defines body for SignalAll for application/json ContentType.
+type SignalAllJSONRequestBody = SignalRequest
 
 // PutSubscriptionJSONRequestBody defines body for PutSubscription for application/json ContentType.
 type PutSubscriptionJSONRequestBody = SubscriptionRequest
@@ -2228,6 +2923,38 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// ListApprovals List what people are asked, newest first
+	//
+	// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
+	ListApprovals(ctx context.Context, params *ListApprovalsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetApproval Show what a person is asked
+	//
+	// Corresponds with GET /v1/approvals/{id} (the `GetApproval` operationId).
+	GetApproval(ctx context.Context, id ApprovalID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AnswerApprovalWithBody Answer it
+	//
+	// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+	// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+	// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+	AnswerApprovalWithBody(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AnswerApproval Answer it
+	//
+	// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+	// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+	// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+	AnswerApproval(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, body AnswerApprovalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListBreakers List the circuit breakers of this node
 	//
@@ -2331,6 +3058,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/chains (the `ListChains` operationId).
 	ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EvaluateExpressionWithBody Try an expression or a template
+	//
+	// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+	// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+	// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+	// Nothing is stored, and nothing changes.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+	EvaluateExpressionWithBody(ctx context.Context, params *EvaluateExpressionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EvaluateExpression Try an expression or a template
+	//
+	// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+	// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+	// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+	// Nothing is stored, and nothing changes.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+	EvaluateExpression(ctx context.Context, params *EvaluateExpressionParams, body EvaluateExpressionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListIncidents List the incidents, the open ones first, each part newest first
 	//
@@ -2438,10 +3189,14 @@ type ClientInterface interface {
 
 	// SubmitRunWithBody Start a run
 	//
-	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+	// `GET /v1/templates`) must be given.
 	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+	//
+	// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+	// filled in, the warnings, the estimate for that input and the graph.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2450,10 +3205,14 @@ type ClientInterface interface {
 
 	// SubmitRun Start a run
 	//
-	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+	// `GET /v1/templates`) must be given.
 	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+	//
+	// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+	// filled in, the warnings, the estimate for that input and the graph.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2490,7 +3249,8 @@ type ClientInterface interface {
 	// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
 	// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
 	// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
-	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`); those by attempt are of the
+	// lines that are listed. Steps of items and iterations are one line in the sums by step.
 	//
 	// Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
 	GetRunCost(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2504,6 +3264,14 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/runs/{id}/events (the `ListEvents` operationId).
 	ListEvents(ctx context.Context, id RunID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetRunGraph Show a run as a graph
+	//
+	// The graph of its definition, with where each step stands. What is inside a map or a loop is counted over all items
+	// or iterations: `counts`.
+	//
+	// Corresponds with GET /v1/runs/{id}/graph (the `GetRunGraph` operationId).
+	GetRunGraph(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ResumeRunWithBody Let a run go on from its last checkpoints
 	//
@@ -2531,15 +3299,59 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/runs/{id}/resume (the `ResumeRun` operationId).
 	ResumeRun(ctx context.Context, id RunID, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// SignalRunWithBody Send a signal to a run
+	//
+	// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+	// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+	SignalRunWithBody(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignalRun Send a signal to a run
+	//
+	// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+	// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+	SignalRun(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, body SignalRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListSteps List the steps of a run, in the order of the definition
 	//
+	// The steps of items and iterations stand behind their map or loop, with the item (from 0) or the iteration (from 1) in
+	// their path: `build.3.make`. Of all these the first 200 are listed, and `truncated` says that there are more; `under` lists what is
+	// inside one map or loop, in pages.
+	//
 	// Corresponds with GET /v1/runs/{id}/steps (the `ListSteps` operationId).
-	ListSteps(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListSteps(ctx context.Context, id RunID, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetStep Show a step with its model calls
 	//
 	// Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
-	GetStep(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*http.Response, error)
+	GetStep(ctx context.Context, id RunID, step StepPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignalAllWithBody Send a signal to every run whose workflow waits for it
+	//
+	// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+	// many these are. It may be none: that is no error.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+	SignalAllWithBody(ctx context.Context, name SignalName, params *SignalAllParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignalAll Send a signal to every run whose workflow waits for it
+	//
+	// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+	// many these are. It may be none: that is no error.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+	SignalAll(ctx context.Context, name SignalName, params *SignalAllParams, body SignalAllJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSpend Add up what was spent, and what was saved
 	//
@@ -2597,6 +3409,19 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
 	PutSubscription(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListTemplates List the workflows that come with the service, by name
+	//
+	// Each is whole and can be run as it is, `POST /v1/runs {"template": name, "input": …}`, or taken, changed and
+	// published as one's own.
+	//
+	// Corresponds with GET /v1/templates (the `ListTemplates` operationId).
+	ListTemplates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetTemplate Show a template with its definition and an input to try it with
+	//
+	// Corresponds with GET /v1/templates/{name} (the `GetTemplate` operationId).
+	GetTemplate(ctx context.Context, name TemplateName, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListWorkflows List the newest version of every workflow, by name
 	//
 	// Corresponds with GET /v1/workflows (the `ListWorkflows` operationId).
@@ -2605,7 +3430,10 @@ type ClientInterface interface {
 	// PublishWorkflowWithBody Publish a new workflow
 	//
 	// Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-	// another definition 409 `workflow_exists`: use PUT for a new version.
+	// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+	//
+	// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+	// and later versions of them change nothing in it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -2615,7 +3443,10 @@ type ClientInterface interface {
 	// PublishWorkflow Publish a new workflow
 	//
 	// Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-	// another definition 409 `workflow_exists`: use PUT for a new version.
+	// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+	//
+	// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+	// and later versions of them change nothing in it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2649,6 +3480,14 @@ type ClientInterface interface {
 	// Corresponds with PUT /v1/workflows/{name} (the `PutWorkflow` operationId).
 	PutWorkflow(ctx context.Context, name Name, params *PutWorkflowParams, body PutWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetWorkflowGraph Show a workflow as a graph
+	//
+	// A node for each step of the definition, a container before its contents. An edge from a step to the one that waits
+	// for it, and why it does.
+	//
+	// Corresponds with GET /v1/workflows/{name}/graph (the `GetWorkflowGraph` operationId).
+	GetWorkflowGraph(ctx context.Context, name Name, params *GetWorkflowGraphParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListWorkflowVersions List the versions of a workflow, newest first
 	//
 	// Corresponds with GET /v1/workflows/{name}/versions (the `ListWorkflowVersions` operationId).
@@ -2664,6 +3503,9 @@ type ClientInterface interface {
 	// Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 	// `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 	//
+	// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+	// would use by the prices known here, for any input that its schema allows.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -2674,10 +3516,85 @@ type ClientInterface interface {
 	// Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 	// `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 	//
+	// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+	// would use by the prices known here, for any input that its schema allows.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
 	ValidateWorkflow(ctx context.Context, params *ValidateWorkflowParams, body ValidateWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// ListApprovals List what people are asked, newest first
+//
+// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
+func (c *Raw) ListApprovals(ctx context.Context, params *ListApprovalsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListApprovalsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetApproval Show what a person is asked
+//
+// Corresponds with GET /v1/approvals/{id} (the `GetApproval` operationId).
+func (c *Raw) GetApproval(ctx context.Context, id ApprovalID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetApprovalRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AnswerApprovalWithBody Answer it
+//
+// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+func (c *Raw) AnswerApprovalWithBody(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAnswerApprovalRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AnswerApproval Answer it
+//
+// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+func (c *Raw) AnswerApproval(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, body AnswerApprovalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAnswerApprovalRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // ListBreakers List the circuit breakers of this node
@@ -2903,6 +3820,50 @@ func (c *Raw) PutBudget(ctx context.Context, name BudgetName, body PutBudgetJSON
 // Corresponds with GET /v1/chains (the `ListChains` operationId).
 func (c *Raw) ListChains(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListChainsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EvaluateExpressionWithBody Try an expression or a template
+//
+// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+// Nothing is stored, and nothing changes.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+func (c *Raw) EvaluateExpressionWithBody(ctx context.Context, params *EvaluateExpressionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEvaluateExpressionRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EvaluateExpression Try an expression or a template
+//
+// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+// Nothing is stored, and nothing changes.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+func (c *Raw) EvaluateExpression(ctx context.Context, params *EvaluateExpressionParams, body EvaluateExpressionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEvaluateExpressionRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3139,10 +4100,14 @@ func (c *Raw) ListRuns(ctx context.Context, params *ListRunsParams, reqEditors .
 
 // SubmitRunWithBody Start a run
 //
-// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+// `GET /v1/templates`) must be given.
 // `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 // `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+//
+// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+// filled in, the warnings, the estimate for that input and the graph.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3161,10 +4126,14 @@ func (c *Raw) SubmitRunWithBody(ctx context.Context, params *SubmitRunParams, co
 
 // SubmitRun Start a run
 //
-// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+// `GET /v1/templates`) must be given.
 // `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 // `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+//
+// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+// filled in, the warnings, the estimate for that input and the graph.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3241,7 +4210,8 @@ func (c *Raw) CancelRun(ctx context.Context, id RunID, params *CancelRunParams, 
 // Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
 // each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
 // baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
-// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`); those by attempt are of the
+// lines that are listed. Steps of items and iterations are one line in the sums by step.
 //
 // Corresponds with GET /v1/runs/{id}/cost (the `GetRunCost` operationId).
 func (c *Raw) GetRunCost(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3266,6 +4236,24 @@ func (c *Raw) GetRunCost(ctx context.Context, id RunID, reqEditors ...RequestEdi
 // Corresponds with GET /v1/runs/{id}/events (the `ListEvents` operationId).
 func (c *Raw) ListEvents(ctx context.Context, id RunID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListEventsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetRunGraph Show a run as a graph
+//
+// The graph of its definition, with where each step stands. What is inside a map or a loop is counted over all items
+// or iterations: `counts`.
+//
+// Corresponds with GET /v1/runs/{id}/graph (the `GetRunGraph` operationId).
+func (c *Raw) GetRunGraph(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetRunGraphRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -3322,11 +4310,55 @@ func (c *Raw) ResumeRun(ctx context.Context, id RunID, params *ResumeRunParams, 
 	return c.Client.Do(req)
 }
 
+// SignalRunWithBody Send a signal to a run
+//
+// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+func (c *Raw) SignalRunWithBody(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalRunRequestWithBody(c.Server, id, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignalRun Send a signal to a run
+//
+// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+func (c *Raw) SignalRun(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, body SignalRunJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalRunRequest(c.Server, id, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListSteps List the steps of a run, in the order of the definition
 //
+// The steps of items and iterations stand behind their map or loop, with the item (from 0) or the iteration (from 1) in
+// their path: `build.3.make`. Of all these the first 200 are listed, and `truncated` says that there are more; `under` lists what is
+// inside one map or loop, in pages.
+//
 // Corresponds with GET /v1/runs/{id}/steps (the `ListSteps` operationId).
-func (c *Raw) ListSteps(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListStepsRequest(c.Server, id)
+func (c *Raw) ListSteps(ctx context.Context, id RunID, params *ListStepsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListStepsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3340,8 +4372,48 @@ func (c *Raw) ListSteps(ctx context.Context, id RunID, reqEditors ...RequestEdit
 // GetStep Show a step with its model calls
 //
 // Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
-func (c *Raw) GetStep(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+func (c *Raw) GetStep(ctx context.Context, id RunID, step StepPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetStepRequest(c.Server, id, step)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignalAllWithBody Send a signal to every run whose workflow waits for it
+//
+// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+// many these are. It may be none: that is no error.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+func (c *Raw) SignalAllWithBody(ctx context.Context, name SignalName, params *SignalAllParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalAllRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignalAll Send a signal to every run whose workflow waits for it
+//
+// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+// many these are. It may be none: that is no error.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+func (c *Raw) SignalAll(ctx context.Context, name SignalName, params *SignalAllParams, body SignalAllJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignalAllRequest(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3468,6 +4540,39 @@ func (c *Raw) PutSubscription(ctx context.Context, name BudgetName, body PutSubs
 	return c.Client.Do(req)
 }
 
+// ListTemplates List the workflows that come with the service, by name
+//
+// Each is whole and can be run as it is, `POST /v1/runs {"template": name, "input": …}`, or taken, changed and
+// published as one's own.
+//
+// Corresponds with GET /v1/templates (the `ListTemplates` operationId).
+func (c *Raw) ListTemplates(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTemplatesRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetTemplate Show a template with its definition and an input to try it with
+//
+// Corresponds with GET /v1/templates/{name} (the `GetTemplate` operationId).
+func (c *Raw) GetTemplate(ctx context.Context, name TemplateName, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetTemplateRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListWorkflows List the newest version of every workflow, by name
 //
 // Corresponds with GET /v1/workflows (the `ListWorkflows` operationId).
@@ -3486,7 +4591,10 @@ func (c *Raw) ListWorkflows(ctx context.Context, params *ListWorkflowsParams, re
 // PublishWorkflowWithBody Publish a new workflow
 //
 // Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-// another definition 409 `workflow_exists`: use PUT for a new version.
+// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+//
+// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+// and later versions of them change nothing in it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -3506,7 +4614,10 @@ func (c *Raw) PublishWorkflowWithBody(ctx context.Context, params *PublishWorkfl
 // PublishWorkflow Publish a new workflow
 //
 // Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-// another definition 409 `workflow_exists`: use PUT for a new version.
+// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+//
+// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+// and later versions of them change nothing in it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3580,6 +4691,24 @@ func (c *Raw) PutWorkflow(ctx context.Context, name Name, params *PutWorkflowPar
 	return c.Client.Do(req)
 }
 
+// GetWorkflowGraph Show a workflow as a graph
+//
+// A node for each step of the definition, a container before its contents. An edge from a step to the one that waits
+// for it, and why it does.
+//
+// Corresponds with GET /v1/workflows/{name}/graph (the `GetWorkflowGraph` operationId).
+func (c *Raw) GetWorkflowGraph(ctx context.Context, name Name, params *GetWorkflowGraphParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetWorkflowGraphRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListWorkflowVersions List the versions of a workflow, newest first
 //
 // Corresponds with GET /v1/workflows/{name}/versions (the `ListWorkflowVersions` operationId).
@@ -3615,6 +4744,9 @@ func (c *Raw) GetWorkflowVersion(ctx context.Context, name Name, version Version
 // Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 // `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 //
+// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+// would use by the prices known here, for any input that its schema allows.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -3635,6 +4767,9 @@ func (c *Raw) ValidateWorkflowWithBody(ctx context.Context, params *ValidateWork
 // Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 // `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 //
+// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+// would use by the prices known here, for any input that its schema allows.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -3648,6 +4783,216 @@ func (c *Raw) ValidateWorkflow(ctx context.Context, params *ValidateWorkflowPara
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewListApprovalsRequest constructs an http.Request for the ListApprovals method
+func NewListApprovalsRequest(server string, params *ListApprovalsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/approvals")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Status != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "status", *params.Status, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Run != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "run", *params.Run, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Workflow != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "workflow", *params.Workflow, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Assignee != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "assignee", *params.Assignee, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetApprovalRequest constructs an http.Request for the GetApproval method
+func NewGetApprovalRequest(server string, id ApprovalID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/approvals/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAnswerApprovalRequest calls the generic AnswerApproval builder with application/json body
+func NewAnswerApprovalRequest(server string, id ApprovalID, params *AnswerApprovalParams, body AnswerApprovalJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAnswerApprovalRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewAnswerApprovalRequestWithBody constructs an http.Request for the AnswerApproval method, with any body, and a specified content type
+func NewAnswerApprovalRequestWithBody(server string, id ApprovalID, params *AnswerApprovalParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/approvals/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
 }
 
 // NewListBreakersRequest constructs an http.Request for the ListBreakers method
@@ -4045,6 +5390,61 @@ func NewListChainsRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEvaluateExpressionRequest calls the generic EvaluateExpression builder with application/json body
+func NewEvaluateExpressionRequest(server string, params *EvaluateExpressionParams, body EvaluateExpressionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEvaluateExpressionRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewEvaluateExpressionRequestWithBody constructs an http.Request for the EvaluateExpression method, with any body, and a specified content type
+func NewEvaluateExpressionRequestWithBody(server string, params *EvaluateExpressionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/expressions:evaluate")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -4502,6 +5902,18 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 
 		}
 
+		if params.Parent != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "parent", *params.Parent, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Cursor != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -4568,6 +5980,45 @@ func NewSubmitRunRequestWithBody(server string, params *SubmitRunParams, content
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PerDay != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "per_day", *params.PerDay, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
@@ -4878,6 +6329,40 @@ func NewListEventsRequest(server string, id RunID, params *ListEventsParams) (*h
 	return req, nil
 }
 
+// NewGetRunGraphRequest constructs an http.Request for the GetRunGraph method
+func NewGetRunGraphRequest(server string, id RunID) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/runs/%s/graph", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewResumeRunRequest calls the generic ResumeRun builder with application/json body
 func NewResumeRunRequest(server string, id RunID, params *ResumeRunParams, body ResumeRunJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -4940,8 +6425,77 @@ func NewResumeRunRequestWithBody(server string, id RunID, params *ResumeRunParam
 	return req, nil
 }
 
+// NewSignalRunRequest calls the generic SignalRun builder with application/json body
+func NewSignalRunRequest(server string, id RunID, name SignalName, params *SignalRunParams, body SignalRunJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignalRunRequestWithBody(server, id, name, params, "application/json", bodyReader)
+}
+
+// NewSignalRunRequestWithBody constructs an http.Request for the SignalRun method, with any body, and a specified content type
+func NewSignalRunRequestWithBody(server string, id RunID, name SignalName, params *SignalRunParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/runs/%s/signals/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListStepsRequest constructs an http.Request for the ListSteps method
-func NewListStepsRequest(server string, id RunID) (*http.Request, error) {
+func NewListStepsRequest(server string, id RunID, params *ListStepsParams) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -4966,6 +6520,57 @@ func NewListStepsRequest(server string, id RunID) (*http.Request, error) {
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Under != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "under", *params.Under, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Cursor != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "cursor", *params.Cursor, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -4975,7 +6580,7 @@ func NewListStepsRequest(server string, id RunID) (*http.Request, error) {
 }
 
 // NewGetStepRequest constructs an http.Request for the GetStep method
-func NewGetStepRequest(server string, id RunID, step string) (*http.Request, error) {
+func NewGetStepRequest(server string, id RunID, step StepPath) (*http.Request, error) {
 	var err error
 
 	var pathParam0 string
@@ -5010,6 +6615,68 @@ func NewGetStepRequest(server string, id RunID, step string) (*http.Request, err
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSignalAllRequest calls the generic SignalAll builder with application/json body
+func NewSignalAllRequest(server string, name SignalName, params *SignalAllParams, body SignalAllJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignalAllRequestWithBody(server, name, params, "application/json", bodyReader)
+}
+
+// NewSignalAllRequestWithBody constructs an http.Request for the SignalAll method, with any body, and a specified content type
+func NewSignalAllRequestWithBody(server string, name SignalName, params *SignalAllParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/signals/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -5319,6 +6986,67 @@ func NewPutSubscriptionRequestWithBody(server string, name BudgetName, contentTy
 	return req, nil
 }
 
+// NewListTemplatesRequest constructs an http.Request for the ListTemplates method
+func NewListTemplatesRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/templates")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetTemplateRequest constructs an http.Request for the GetTemplate method
+func NewGetTemplateRequest(server string, name TemplateName) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/templates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListWorkflowsRequest constructs an http.Request for the ListWorkflows method
 func NewListWorkflowsRequest(server string, params *ListWorkflowsParams) (*http.Request, error) {
 	var err error
@@ -5413,6 +7141,33 @@ func NewPublishWorkflowRequestWithBody(server string, params *PublishWorkflowPar
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Strict != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "strict", *params.Strict, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
@@ -5526,6 +7281,33 @@ func NewPutWorkflowRequestWithBody(server string, name Name, params *PutWorkflow
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Strict != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "strict", *params.Strict, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
@@ -5546,6 +7328,67 @@ func NewPutWorkflowRequestWithBody(server string, name Name, params *PutWorkflow
 			req.Header.Set("If-Match", headerParam0)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetWorkflowGraphRequest constructs an http.Request for the GetWorkflowGraph method
+func NewGetWorkflowGraphRequest(server string, name Name, params *GetWorkflowGraphParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/workflows/%s/graph", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Version != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "version", *params.Version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int32"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -5710,6 +7553,45 @@ func NewValidateWorkflowRequestWithBody(server string, params *ValidateWorkflowP
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Strict != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "strict", *params.Strict, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.PerDay != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "per_day", *params.PerDay, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
@@ -5778,6 +7660,42 @@ func WithBaseURL(baseURL string) ClientOption {
 
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
+
+	// ListApprovalsWithResponse List what people are asked, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
+	ListApprovalsWithResponse(ctx context.Context, params *ListApprovalsParams, reqEditors ...RequestEditorFn) (*ListApprovalsResponse, error)
+
+	// GetApprovalWithResponse Show what a person is asked
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/approvals/{id} (the `GetApproval` operationId).
+	GetApprovalWithResponse(ctx context.Context, id ApprovalID, reqEditors ...RequestEditorFn) (*GetApprovalResponse, error)
+
+	// AnswerApprovalWithBodyWithResponse Answer it
+	//
+	// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+	// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+	// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+	AnswerApprovalWithBodyWithResponse(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AnswerApprovalResponse, error)
+
+	// AnswerApprovalWithResponse Answer it
+	//
+	// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+	// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+	// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+	AnswerApprovalWithResponse(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, body AnswerApprovalJSONRequestBody, reqEditors ...RequestEditorFn) (*AnswerApprovalResponse, error)
 
 	// ListBreakersWithResponse List the circuit breakers of this node
 	//
@@ -5891,6 +7809,30 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/chains (the `ListChains` operationId).
 	ListChainsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListChainsResponse, error)
+
+	// EvaluateExpressionWithBodyWithResponse Try an expression or a template
+	//
+	// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+	// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+	// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+	// Nothing is stored, and nothing changes.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+	EvaluateExpressionWithBodyWithResponse(ctx context.Context, params *EvaluateExpressionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EvaluateExpressionResponse, error)
+
+	// EvaluateExpressionWithResponse Try an expression or a template
+	//
+	// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+	// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+	// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+	// Nothing is stored, and nothing changes.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+	EvaluateExpressionWithResponse(ctx context.Context, params *EvaluateExpressionParams, body EvaluateExpressionJSONRequestBody, reqEditors ...RequestEditorFn) (*EvaluateExpressionResponse, error)
 
 	// ListIncidentsWithResponse List the incidents, the open ones first, each part newest first
 	//
@@ -6010,10 +7952,14 @@ type ClientWithResponsesInterface interface {
 
 	// SubmitRunWithBodyWithResponse Start a run
 	//
-	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+	// `GET /v1/templates`) must be given.
 	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+	//
+	// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+	// filled in, the warnings, the estimate for that input and the graph.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6022,10 +7968,14 @@ type ClientWithResponsesInterface interface {
 
 	// SubmitRunWithResponse Start a run
 	//
-	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+	// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+	// `GET /v1/templates`) must be given.
 	// `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 	// `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 	// whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+	//
+	// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+	// filled in, the warnings, the estimate for that input and the graph.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6064,7 +8014,8 @@ type ClientWithResponsesInterface interface {
 	// Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
 	// each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
 	// baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
-	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+	// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`); those by attempt are of the
+	// lines that are listed. Steps of items and iterations are one line in the sums by step.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6082,6 +8033,16 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/runs/{id}/events (the `ListEvents` operationId).
 	ListEventsWithResponse(ctx context.Context, id RunID, params *ListEventsParams, reqEditors ...RequestEditorFn) (*ListEventsResponse, error)
+
+	// GetRunGraphWithResponse Show a run as a graph
+	//
+	// The graph of its definition, with where each step stands. What is inside a map or a loop is counted over all items
+	// or iterations: `counts`.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/runs/{id}/graph (the `GetRunGraph` operationId).
+	GetRunGraphWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*GetRunGraphResponse, error)
 
 	// ResumeRunWithBodyWithResponse Let a run go on from its last checkpoints
 	//
@@ -6109,19 +8070,63 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/runs/{id}/resume (the `ResumeRun` operationId).
 	ResumeRunWithResponse(ctx context.Context, id RunID, params *ResumeRunParams, body ResumeRunJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeRunResponse, error)
 
+	// SignalRunWithBodyWithResponse Send a signal to a run
+	//
+	// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+	// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+	SignalRunWithBodyWithResponse(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalRunResponse, error)
+
+	// SignalRunWithResponse Send a signal to a run
+	//
+	// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+	// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+	SignalRunWithResponse(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, body SignalRunJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalRunResponse, error)
+
 	// ListStepsWithResponse List the steps of a run, in the order of the definition
+	//
+	// The steps of items and iterations stand behind their map or loop, with the item (from 0) or the iteration (from 1) in
+	// their path: `build.3.make`. Of all these the first 200 are listed, and `truncated` says that there are more; `under` lists what is
+	// inside one map or loop, in pages.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/runs/{id}/steps (the `ListSteps` operationId).
-	ListStepsWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
+	ListStepsWithResponse(ctx context.Context, id RunID, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error)
 
 	// GetStepWithResponse Show a step with its model calls
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
-	GetStepWithResponse(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*GetStepResponse, error)
+	GetStepWithResponse(ctx context.Context, id RunID, step StepPath, reqEditors ...RequestEditorFn) (*GetStepResponse, error)
+
+	// SignalAllWithBodyWithResponse Send a signal to every run whose workflow waits for it
+	//
+	// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+	// many these are. It may be none: that is no error.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+	SignalAllWithBodyWithResponse(ctx context.Context, name SignalName, params *SignalAllParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalAllResponse, error)
+
+	// SignalAllWithResponse Send a signal to every run whose workflow waits for it
+	//
+	// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+	// many these are. It may be none: that is no error.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+	SignalAllWithResponse(ctx context.Context, name SignalName, params *SignalAllParams, body SignalAllJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalAllResponse, error)
 
 	// GetSpendWithResponse Add up what was spent, and what was saved
 	//
@@ -6187,6 +8192,23 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/subscriptions/{name} (the `PutSubscription` operationId).
 	PutSubscriptionWithResponse(ctx context.Context, name BudgetName, body PutSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*PutSubscriptionResponse, error)
 
+	// ListTemplatesWithResponse List the workflows that come with the service, by name
+	//
+	// Each is whole and can be run as it is, `POST /v1/runs {"template": name, "input": …}`, or taken, changed and
+	// published as one's own.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/templates (the `ListTemplates` operationId).
+	ListTemplatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTemplatesResponse, error)
+
+	// GetTemplateWithResponse Show a template with its definition and an input to try it with
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/templates/{name} (the `GetTemplate` operationId).
+	GetTemplateWithResponse(ctx context.Context, name TemplateName, reqEditors ...RequestEditorFn) (*GetTemplateResponse, error)
+
 	// ListWorkflowsWithResponse List the newest version of every workflow, by name
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6197,7 +8219,10 @@ type ClientWithResponsesInterface interface {
 	// PublishWorkflowWithBodyWithResponse Publish a new workflow
 	//
 	// Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-	// another definition 409 `workflow_exists`: use PUT for a new version.
+	// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+	//
+	// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+	// and later versions of them change nothing in it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6207,7 +8232,10 @@ type ClientWithResponsesInterface interface {
 	// PublishWorkflowWithResponse Publish a new workflow
 	//
 	// Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-	// another definition 409 `workflow_exists`: use PUT for a new version.
+	// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+	//
+	// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+	// and later versions of them change nothing in it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6243,6 +8271,16 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /v1/workflows/{name} (the `PutWorkflow` operationId).
 	PutWorkflowWithResponse(ctx context.Context, name Name, params *PutWorkflowParams, body PutWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*PutWorkflowResponse, error)
 
+	// GetWorkflowGraphWithResponse Show a workflow as a graph
+	//
+	// A node for each step of the definition, a container before its contents. An edge from a step to the one that waits
+	// for it, and why it does.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/workflows/{name}/graph (the `GetWorkflowGraph` operationId).
+	GetWorkflowGraphWithResponse(ctx context.Context, name Name, params *GetWorkflowGraphParams, reqEditors ...RequestEditorFn) (*GetWorkflowGraphResponse, error)
+
 	// ListWorkflowVersionsWithResponse List the versions of a workflow, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6262,6 +8300,9 @@ type ClientWithResponsesInterface interface {
 	// Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 	// `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 	//
+	// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+	// would use by the prices known here, for any input that its schema allows.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -6272,10 +8313,199 @@ type ClientWithResponsesInterface interface {
 	// Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 	// `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 	//
+	// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+	// would use by the prices known here, for any input that its schema allows.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
 	ValidateWorkflowWithResponse(ctx context.Context, params *ValidateWorkflowParams, body ValidateWorkflowJSONRequestBody, reqEditors ...RequestEditorFn) (*ValidateWorkflowResponse, error)
+}
+
+type ListApprovalsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ApprovalPage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListApprovalsResponse) GetJSON200() *ApprovalPage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListApprovalsResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListApprovalsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListApprovalsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListApprovalsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListApprovalsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetApprovalResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Approval
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetApprovalResponse) GetJSON200() *Approval {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetApprovalResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetApprovalResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetApprovalResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetApprovalResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetApprovalResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetApprovalResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AnswerApprovalResponse503Headers the declared response headers of an HTTP 503 response for AnswerApproval
+type AnswerApprovalResponse503Headers struct {
+	RetryAfter int
+}
+
+type AnswerApprovalResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Approval
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *AnswerApprovalResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AnswerApprovalResponse) GetJSON200() *Approval {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r AnswerApprovalResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r AnswerApprovalResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r AnswerApprovalResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r AnswerApprovalResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AnswerApprovalResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AnswerApprovalResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AnswerApprovalResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AnswerApprovalResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AnswerApprovalResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type ListBreakersResponse struct {
@@ -6816,6 +9046,68 @@ func (r ListChainsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListChainsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EvaluateExpressionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Evaluation
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EvaluateExpressionResponse) GetJSON200() *Evaluation {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r EvaluateExpressionResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r EvaluateExpressionResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EvaluateExpressionResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EvaluateExpressionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EvaluateExpressionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EvaluateExpressionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EvaluateExpressionResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7705,6 +9997,61 @@ func (r ListEventsResponse) ContentType() string {
 	return ""
 }
 
+type GetRunGraphResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Graph
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetRunGraphResponse) GetJSON200() *Graph {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetRunGraphResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetRunGraphResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetRunGraphResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetRunGraphResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetRunGraphResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetRunGraphResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ResumeRunResponse202Headers the declared response headers of an HTTP 202 response for ResumeRun
 type ResumeRunResponse202Headers struct {
 	Location string
@@ -7789,6 +10136,96 @@ func (r ResumeRunResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ResumeRunResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SignalRunResponse202Headers the declared response headers of an HTTP 202 response for SignalRun
+type SignalRunResponse202Headers struct {
+	Location string
+}
+
+// SignalRunResponse503Headers the declared response headers of an HTTP 503 response for SignalRun
+type SignalRunResponse503Headers struct {
+	RetryAfter int
+}
+
+type SignalRunResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *RunAccepted
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *SignalRunResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *SignalRunResponse503Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SignalRunResponse) GetJSON202() *RunAccepted {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r SignalRunResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r SignalRunResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r SignalRunResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r SignalRunResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SignalRunResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignalRunResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignalRunResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignalRunResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignalRunResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -7899,6 +10336,89 @@ func (r GetStepResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetStepResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SignalAllResponse503Headers the declared response headers of an HTTP 503 response for SignalAll
+type SignalAllResponse503Headers struct {
+	RetryAfter int
+}
+
+type SignalAllResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *SignalSent
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *Problem
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *SignalAllResponse503Headers
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SignalAllResponse) GetJSON202() *SignalSent {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r SignalAllResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r SignalAllResponse) GetApplicationProblemJSON413() *Problem {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r SignalAllResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r SignalAllResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SignalAllResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignalAllResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignalAllResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignalAllResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignalAllResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8174,6 +10694,109 @@ func (r PutSubscriptionResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutSubscriptionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTemplatesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TemplatePage
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTemplatesResponse) GetJSON200() *TemplatePage {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTemplatesResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTemplatesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTemplatesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTemplatesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTemplatesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetTemplateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Template
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetTemplateResponse) GetJSON200() *Template {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetTemplateResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetTemplateResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetTemplateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetTemplateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetTemplateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetTemplateResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -8472,6 +11095,61 @@ func (r PutWorkflowResponse) ContentType() string {
 	return ""
 }
 
+type GetWorkflowGraphResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Graph
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetWorkflowGraphResponse) GetJSON200() *Graph {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r GetWorkflowGraphResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetWorkflowGraphResponse) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetWorkflowGraphResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetWorkflowGraphResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetWorkflowGraphResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetWorkflowGraphResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListWorkflowVersionsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -8649,6 +11327,66 @@ func (r ValidateWorkflowResponse) ContentType() string {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
+}
+
+// ListApprovalsWithResponse List what people are asked, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/approvals (the `ListApprovals` operationId).
+func (c *ClientWithResponses) ListApprovalsWithResponse(ctx context.Context, params *ListApprovalsParams, reqEditors ...RequestEditorFn) (*ListApprovalsResponse, error) {
+	rsp, err := c.ListApprovals(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListApprovalsResponse(rsp)
+}
+
+// GetApprovalWithResponse Show what a person is asked
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/approvals/{id} (the `GetApproval` operationId).
+func (c *ClientWithResponses) GetApprovalWithResponse(ctx context.Context, id ApprovalID, reqEditors ...RequestEditorFn) (*GetApprovalResponse, error) {
+	rsp, err := c.GetApproval(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetApprovalResponse(rsp)
+}
+
+// AnswerApprovalWithBodyWithResponse Answer it
+//
+// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+func (c *ClientWithResponses) AnswerApprovalWithBodyWithResponse(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AnswerApprovalResponse, error) {
+	rsp, err := c.AnswerApprovalWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAnswerApprovalResponse(rsp)
+}
+
+// AnswerApprovalWithResponse Answer it
+//
+// The first answer counts; whoever comes second gets 409 `approval_answered`, which says who answered what and when. One that
+// nobody waits for any more answers 409 `approval_withdrawn`, one whose time is over 409 `approval_expired`.
+// `form` must meet the approval's `form`; if not given it is `initial`, or `{}`. To reject needs no form.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/approvals/{id} (the `AnswerApproval` operationId).
+func (c *ClientWithResponses) AnswerApprovalWithResponse(ctx context.Context, id ApprovalID, params *AnswerApprovalParams, body AnswerApprovalJSONRequestBody, reqEditors ...RequestEditorFn) (*AnswerApprovalResponse, error) {
+	rsp, err := c.AnswerApproval(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAnswerApprovalResponse(rsp)
 }
 
 // ListBreakersWithResponse List the circuit breakers of this node
@@ -8842,6 +11580,42 @@ func (c *ClientWithResponses) ListChainsWithResponse(ctx context.Context, reqEdi
 	return ParseListChainsResponse(rsp)
 }
 
+// EvaluateExpressionWithBodyWithResponse Try an expression or a template
+//
+// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+// Nothing is stored, and nothing changes.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+func (c *ClientWithResponses) EvaluateExpressionWithBodyWithResponse(ctx context.Context, params *EvaluateExpressionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EvaluateExpressionResponse, error) {
+	rsp, err := c.EvaluateExpressionWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEvaluateExpressionResponse(rsp)
+}
+
+// EvaluateExpressionWithResponse Try an expression or a template
+//
+// Evaluates one `expression` or one `template` against the state of `run` as it is now, or against values given by hand:
+// `input`, and `steps` by their id, as expressions see them: `{"draft": {"output": …, "status": "succeeded"}}`. What is given by hand goes
+// before what the run has. Further roots that a place would have (`output`, `confidence`, `item`, …) are given in `with`.
+// Nothing is stored, and nothing changes.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/expressions:evaluate (the `EvaluateExpression` operationId).
+func (c *ClientWithResponses) EvaluateExpressionWithResponse(ctx context.Context, params *EvaluateExpressionParams, body EvaluateExpressionJSONRequestBody, reqEditors ...RequestEditorFn) (*EvaluateExpressionResponse, error) {
+	rsp, err := c.EvaluateExpression(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEvaluateExpressionResponse(rsp)
+}
+
 // ListIncidentsWithResponse List the incidents, the open ones first, each part newest first
 //
 // An incident is attempts that failed alike: three final failures of one agent or tool of a workflow, of the same class
@@ -9032,10 +11806,14 @@ func (c *ClientWithResponses) ListRunsWithResponse(ctx context.Context, params *
 
 // SubmitRunWithBodyWithResponse Start a run
 //
-// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+// `GET /v1/templates`) must be given.
 // `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 // `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+//
+// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+// filled in, the warnings, the estimate for that input and the graph.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9050,10 +11828,14 @@ func (c *ClientWithResponses) SubmitRunWithBodyWithResponse(ctx context.Context,
 
 // SubmitRunWithResponse Start a run
 //
-// Exactly one of `workflow` (the name of a published one, `name` or `name@version`) and `definition` must be given.
+// Exactly one of `workflow` (the name of a published one, `name` or `name@version`), `definition` and `template` (one of
+// `GET /v1/templates`) must be given.
 // `budget` sets a limit where the workflow has none, and may lower the one it has; a higher one is 422
 // `budget_above_workflow`. 202 is answered once the run is durable. With `Prefer: wait=<seconds>` (at most 60) the answer is 200 with the
 // whole run if it ends in that time, else the same 202; `Preference-Applied` says what was granted.
+//
+// With `dry_run` nothing is run and nothing is stored: the answer is 200 with the input as it would be taken, defaults
+// filled in, the warnings, the estimate for that input and the graph.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9116,7 +11898,8 @@ func (c *ClientWithResponses) CancelRunWithResponse(ctx context.Context, id RunI
 // Every request to a model stands here with its tokens, the rates it was charged by and where those are from, so that
 // each line can be checked by itself; then the sums by step, by attempt and by model, and what was saved against the
 // baseline. A line that was not answered counts its cost, but no baseline: the baseline model would have been asked once.
-// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`).
+// The sums are of all lines, also where only the first 10,000 are listed (`lines_left_out`); those by attempt are of the
+// lines that are listed. Steps of items and iterations are one line in the sums by step.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -9145,6 +11928,22 @@ func (c *ClientWithResponses) ListEventsWithResponse(ctx context.Context, id Run
 		return nil, err
 	}
 	return ParseListEventsResponse(rsp)
+}
+
+// GetRunGraphWithResponse Show a run as a graph
+//
+// The graph of its definition, with where each step stands. What is inside a map or a loop is counted over all items
+// or iterations: `counts`.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/runs/{id}/graph (the `GetRunGraph` operationId).
+func (c *ClientWithResponses) GetRunGraphWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*GetRunGraphResponse, error) {
+	rsp, err := c.GetRunGraph(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetRunGraphResponse(rsp)
 }
 
 // ResumeRunWithBodyWithResponse Let a run go on from its last checkpoints
@@ -9185,13 +11984,49 @@ func (c *ClientWithResponses) ResumeRunWithResponse(ctx context.Context, id RunI
 	return ParseResumeRunResponse(rsp)
 }
 
+// SignalRunWithBodyWithResponse Send a signal to a run
+//
+// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+func (c *ClientWithResponses) SignalRunWithBodyWithResponse(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalRunResponse, error) {
+	rsp, err := c.SignalRunWithBody(ctx, id, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalRunResponse(rsp)
+}
+
+// SignalRunWithResponse Send a signal to a run
+//
+// A step that waits for a signal of that name goes on with its `data`. One that nobody waits for yet is kept, at most 100
+// of a name, and taken in order. A signal with an `id` that the run has had is passed over.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/runs/{id}/signals/{name} (the `SignalRun` operationId).
+func (c *ClientWithResponses) SignalRunWithResponse(ctx context.Context, id RunID, name SignalName, params *SignalRunParams, body SignalRunJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalRunResponse, error) {
+	rsp, err := c.SignalRun(ctx, id, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalRunResponse(rsp)
+}
+
 // ListStepsWithResponse List the steps of a run, in the order of the definition
+//
+// The steps of items and iterations stand behind their map or loop, with the item (from 0) or the iteration (from 1) in
+// their path: `build.3.make`. Of all these the first 200 are listed, and `truncated` says that there are more; `under` lists what is
+// inside one map or loop, in pages.
 //
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/runs/{id}/steps (the `ListSteps` operationId).
-func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, id RunID, reqEditors ...RequestEditorFn) (*ListStepsResponse, error) {
-	rsp, err := c.ListSteps(ctx, id, reqEditors...)
+func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, id RunID, params *ListStepsParams, reqEditors ...RequestEditorFn) (*ListStepsResponse, error) {
+	rsp, err := c.ListSteps(ctx, id, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -9203,12 +12038,44 @@ func (c *ClientWithResponses) ListStepsWithResponse(ctx context.Context, id RunI
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/runs/{id}/steps/{step} (the `GetStep` operationId).
-func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, id RunID, step string, reqEditors ...RequestEditorFn) (*GetStepResponse, error) {
+func (c *ClientWithResponses) GetStepWithResponse(ctx context.Context, id RunID, step StepPath, reqEditors ...RequestEditorFn) (*GetStepResponse, error) {
 	rsp, err := c.GetStep(ctx, id, step, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
 	return ParseGetStepResponse(rsp)
+}
+
+// SignalAllWithBodyWithResponse Send a signal to every run whose workflow waits for it
+//
+// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+// many these are. It may be none: that is no error.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+func (c *ClientWithResponses) SignalAllWithBodyWithResponse(ctx context.Context, name SignalName, params *SignalAllParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignalAllResponse, error) {
+	rsp, err := c.SignalAllWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalAllResponse(rsp)
+}
+
+// SignalAllWithResponse Send a signal to every run whose workflow waits for it
+//
+// To each run that has not ended and whose workflow has a step that waits for a signal of that name; `runs` says how
+// many these are. It may be none: that is no error.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/signals/{name} (the `SignalAll` operationId).
+func (c *ClientWithResponses) SignalAllWithResponse(ctx context.Context, name SignalName, params *SignalAllParams, body SignalAllJSONRequestBody, reqEditors ...RequestEditorFn) (*SignalAllResponse, error) {
+	rsp, err := c.SignalAll(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignalAllResponse(rsp)
 }
 
 // GetSpendWithResponse Add up what was spent, and what was saved
@@ -9311,6 +12178,35 @@ func (c *ClientWithResponses) PutSubscriptionWithResponse(ctx context.Context, n
 	return ParsePutSubscriptionResponse(rsp)
 }
 
+// ListTemplatesWithResponse List the workflows that come with the service, by name
+//
+// Each is whole and can be run as it is, `POST /v1/runs {"template": name, "input": …}`, or taken, changed and
+// published as one's own.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/templates (the `ListTemplates` operationId).
+func (c *ClientWithResponses) ListTemplatesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTemplatesResponse, error) {
+	rsp, err := c.ListTemplates(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTemplatesResponse(rsp)
+}
+
+// GetTemplateWithResponse Show a template with its definition and an input to try it with
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/templates/{name} (the `GetTemplate` operationId).
+func (c *ClientWithResponses) GetTemplateWithResponse(ctx context.Context, name TemplateName, reqEditors ...RequestEditorFn) (*GetTemplateResponse, error) {
+	rsp, err := c.GetTemplate(ctx, name, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetTemplateResponse(rsp)
+}
+
 // ListWorkflowsWithResponse List the newest version of every workflow, by name
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9327,7 +12223,10 @@ func (c *ClientWithResponses) ListWorkflowsWithResponse(ctx context.Context, par
 // PublishWorkflowWithBodyWithResponse Publish a new workflow
 //
 // Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-// another definition 409 `workflow_exists`: use PUT for a new version.
+// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+//
+// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+// and later versions of them change nothing in it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9343,7 +12242,10 @@ func (c *ClientWithResponses) PublishWorkflowWithBodyWithResponse(ctx context.Co
 // PublishWorkflowWithResponse Publish a new workflow
 //
 // Creates version 1. A name that exists with the very same definition answers 200 with the newest version; with
-// another definition 409 `workflow_exists`: use PUT for a new version.
+// another definition 409 `workflow_exists`: use PUT for a new version. `warnings` of the answer are those of the lint.
+//
+// A definition carries what it names: the workflows that its `workflow` steps run are taken as they are published now,
+// and later versions of them change nothing in it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -9403,6 +12305,22 @@ func (c *ClientWithResponses) PutWorkflowWithResponse(ctx context.Context, name 
 	return ParsePutWorkflowResponse(rsp)
 }
 
+// GetWorkflowGraphWithResponse Show a workflow as a graph
+//
+// A node for each step of the definition, a container before its contents. An edge from a step to the one that waits
+// for it, and why it does.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/workflows/{name}/graph (the `GetWorkflowGraph` operationId).
+func (c *ClientWithResponses) GetWorkflowGraphWithResponse(ctx context.Context, name Name, params *GetWorkflowGraphParams, reqEditors ...RequestEditorFn) (*GetWorkflowGraphResponse, error) {
+	rsp, err := c.GetWorkflowGraph(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetWorkflowGraphResponse(rsp)
+}
+
 // ListWorkflowVersionsWithResponse List the versions of a workflow, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -9434,6 +12352,9 @@ func (c *ClientWithResponses) GetWorkflowVersionWithResponse(ctx context.Context
 // Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 // `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 //
+// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+// would use by the prices known here, for any input that its schema allows.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -9450,6 +12371,9 @@ func (c *ClientWithResponses) ValidateWorkflowWithBodyWithResponse(ctx context.C
 // Compiles the definition as publishing it would. A valid one answers 200; an invalid one answers the same 422
 // `workflow_invalid` problem as publishing it would, with every issue in `errors`.
 //
+// `warnings` say what is legal and yet seldom meant, each with the edit that mends it. `estimate` is what a run of it
+// would use by the prices known here, for any input that its schema allows.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/workflows:validate (the `ValidateWorkflow` operationId).
@@ -9459,6 +12383,153 @@ func (c *ClientWithResponses) ValidateWorkflowWithResponse(ctx context.Context, 
 		return nil, err
 	}
 	return ParseValidateWorkflowResponse(rsp)
+}
+
+// ParseListApprovalsResponse parses an HTTP response from a ListApprovalsWithResponse call
+func ParseListApprovalsResponse(rsp *http.Response) (*ListApprovalsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListApprovalsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ApprovalPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetApprovalResponse parses an HTTP response from a GetApprovalWithResponse call
+func ParseGetApprovalResponse(rsp *http.Response) (*GetApprovalResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetApprovalResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Approval
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAnswerApprovalResponse parses an HTTP response from a AnswerApprovalWithResponse call
+func ParseAnswerApprovalResponse(rsp *http.Response) (*AnswerApprovalResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AnswerApprovalResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Approval
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers AnswerApprovalResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
 }
 
 // ParseListBreakersResponse parses an HTTP response from a ListBreakersWithResponse call
@@ -9887,6 +12958,53 @@ func ParseListChainsResponse(rsp *http.Response) (*ListChainsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEvaluateExpressionResponse parses an HTTP response from a EvaluateExpressionWithResponse call
+func ParseEvaluateExpressionResponse(rsp *http.Response) (*EvaluateExpressionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EvaluateExpressionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Evaluation
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
 		var dest Problem
@@ -10378,14 +13496,14 @@ func ParseSubmitRunResponse(rsp *http.Response) (*SubmitRunResponse, error) {
 		var headers SubmitRunResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		if values := rsp.Header.Values("Location"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.Location = value
@@ -10642,6 +13760,46 @@ func ParseListEventsResponse(rsp *http.Response) (*ListEventsResponse, error) {
 	return response, nil
 }
 
+// ParseGetRunGraphResponse parses an HTTP response from a GetRunGraphWithResponse call
+func ParseGetRunGraphResponse(rsp *http.Response) (*GetRunGraphResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetRunGraphResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Graph
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseResumeRunResponse parses an HTTP response from a ResumeRunWithResponse call
 func ParseResumeRunResponse(rsp *http.Response) (*ResumeRunResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -10713,6 +13871,90 @@ func ParseResumeRunResponse(rsp *http.Response) (*ResumeRunResponse, error) {
 		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers ResumeRunResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSignalRunResponse parses an HTTP response from a SignalRunWithResponse call
+func ParseSignalRunResponse(rsp *http.Response) (*SignalRunResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignalRunResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest RunAccepted
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 202:
+		var headers SignalRunResponse202Headers
+		if values := rsp.Header.Values("Location"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Location", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.Location = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers SignalRunResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
@@ -10801,6 +14043,80 @@ func ParseGetStepResponse(rsp *http.Response) (*GetStepResponse, error) {
 		}
 		response.ApplicationProblemJSONDefault = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseSignalAllResponse parses an HTTP response from a SignalAllWithResponse call
+func ParseSignalAllResponse(rsp *http.Response) (*SignalAllResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignalAllResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest SignalSent
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers SignalAllResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
 	}
 
 	return response, nil
@@ -11013,6 +14329,79 @@ func ParsePutSubscriptionResponse(rsp *http.Response) (*PutSubscriptionResponse,
 			headers.Location = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListTemplatesResponse parses an HTTP response from a ListTemplatesWithResponse call
+func ParseListTemplatesResponse(rsp *http.Response) (*ListTemplatesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTemplatesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TemplatePage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetTemplateResponse parses an HTTP response from a GetTemplateWithResponse call
+func ParseGetTemplateResponse(rsp *http.Response) (*GetTemplateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetTemplateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Template
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil
@@ -11287,6 +14676,46 @@ func ParsePutWorkflowResponse(rsp *http.Response) (*PutWorkflowResponse, error) 
 			headers.Location = value
 		}
 		response.Headers201 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetWorkflowGraphResponse parses an HTTP response from a GetWorkflowGraphWithResponse call
+func ParseGetWorkflowGraphResponse(rsp *http.Response) (*GetWorkflowGraphResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetWorkflowGraphResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Graph
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
 	}
 
 	return response, nil

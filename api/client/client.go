@@ -164,13 +164,18 @@ func (c *Client) Runs(ctx context.Context, params ListRunsParams) (*RunPage, err
 	return read[RunPage](c.raw.ListRuns(ctx, &params))
 }
 
-// Steps lists the steps of a run.
+// Steps lists the steps of a run; of those inside maps and loops, only the first.
 func (c *Client) Steps(ctx context.Context, id string) ([]Step, error) {
-	page, err := read[StepPage](c.raw.ListSteps(ctx, id))
+	page, err := c.StepsPage(ctx, id, ListStepsParams{})
 	if err != nil {
 		return nil, err
 	}
 	return page.Data, nil
+}
+
+// StepsPage lists the steps of a run, or with Under a page of those inside a map or loop.
+func (c *Client) StepsPage(ctx context.Context, id string, params ListStepsParams) (*StepPage, error) {
+	return read[StepPage](c.raw.ListSteps(ctx, id, &params))
 }
 
 // Step shows one step with its model calls.

@@ -107,7 +107,7 @@ func TestInput(t *testing.T) {
 		{[]string{"task=@" + filepath.Join(dir, "none")}, "no such file"},
 	} {
 		s := newScreen(strings.NewReader("piped"), &bytes.Buffer{}, &bytes.Buffer{})
-		got, err := readInput(s, c.flags, types)
+		got, err := readInput(s, "-i", c.flags, types)
 		if err != nil {
 			if !strings.Contains(err.Error(), c.want) || codeOf(t.Context(), err) != exitUsage {
 				t.Errorf("%q: %v (exit %d), want %q", c.flags, err, codeOf(t.Context(), err), c.want)

@@ -10,46 +10,46 @@ import (
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
-// readInput makes the input of a run from -i flags:
+// readInput makes the input of a run from -i flags, or a form from --form flags:
 //
 //	name=text     the text; parsed as JSON where the workflow's schema wants something else than a string
 //	name=@file    the text of a file, likewise; @- is standard input
 //	name:=json    JSON, whatever the schema says
 //	@file         the whole input, a JSON file
 //
-// types are the JSON types of the top-level properties, as far as they are known.
-func readInput(s *screen, flags []string, types map[string]string) (json.RawMessage, error) {
+// types are the JSON types of the top-level properties, as far as they are known; option is what the flags are called.
+func readInput(s *screen, option string, flags []string, types map[string]string) (json.RawMessage, error) {
 	input := map[string]json.RawMessage{}
 	for _, flag := range flags {
 		if name, ok := strings.CutPrefix(flag, "@"); ok {
 			if len(flags) > 1 {
-				return nil, usageError("-i @%s is the whole input: it goes with no other -i", name)
+				return nil, usageError("%s @%s is all of it: it goes with no other %s", option, name, option)
 			}
 			text, err := readText(s, name)
 			if err != nil {
 				return nil, err
 			}
 			if !json.Valid([]byte(text)) {
-				return nil, usageError("-i @%s: not JSON", name)
+				return nil, usageError("%s @%s: not JSON", option, name)
 			}
 			return json.RawMessage(text), nil
 		}
-		name, value, err := readField(s, flag, types)
+		name, value, err := readField(s, option, flag, types)
 		if err != nil {
 			return nil, err
 		}
 		if _, twice := input[name]; twice {
-			return nil, usageError("-i %s: given twice", name)
+			return nil, usageError("%s %s: given twice", option, name)
 		}
 		input[name] = value
 	}
 	return json.Marshal(input)
 }
 
-func readField(s *screen, flag string, types map[string]string) (string, json.RawMessage, error) {
+func readField(s *screen, option, flag string, types map[string]string) (string, json.RawMessage, error) {
 	name, text, ok := strings.Cut(flag, "=")
 	if !ok || name == "" || name == ":" {
-		return "", nil, usageError("-i %s: not name=value, name=@file or name:=json", flag)
+		return "", nil, usageError("%s %s: not name=value, name=@file or name:=json", option, flag)
 	}
 	name, raw := strings.CutSuffix(name, ":")
 	if file, ok := strings.CutPrefix(text, "@"); ok {
@@ -64,7 +64,7 @@ func readField(s *screen, flag string, types map[string]string) (string, json.Ra
 			if raw {
 				kind = "JSON"
 			}
-			return "", nil, usageError("-i %s: %q is no %s", name, cut(oneLine(text), 40), kind)
+			return "", nil, usageError("%s %s: %q is no %s", option, name, cut(oneLine(text), 40), kind)
 		}
 		return name, json.RawMessage(text), nil
 	}
@@ -93,20 +93,18 @@ func readText(s *screen, name string) (string, error) {
 	return string(b), nil
 }
 
-// inputTypes finds the JSON types of a definition's input properties: those that say exactly one.
-func inputTypes(w *workflow.Workflow) map[string]string {
-	var definition struct {
-		Input struct {
-			Properties map[string]struct {
-				Type any `json:"type"`
-			} `json:"properties"`
-		} `json:"input"`
+// inputTypes finds the JSON types of a schema's properties: those that say exactly one.
+func inputTypes(schema json.RawMessage) map[string]string {
+	var shape struct {
+		Properties map[string]struct {
+			Type any `json:"type"`
+		} `json:"properties"`
 	}
 	types := map[string]string{}
-	if w == nil || json.Unmarshal(w.Source, &definition) != nil {
+	if json.Unmarshal(schema, &shape) != nil { // none, or one that is true or false
 		return types
 	}
-	for name, p := range definition.Input.Properties {
+	for name, p := range shape.Properties {
 		if t, ok := p.Type.(string); ok {
 			types[name] = t
 		}

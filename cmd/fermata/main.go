@@ -25,11 +25,18 @@ type cli struct {
 	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`
 	Watch    watchCommand    `cmd:"" group:"runs" help:"Follow a run to its end."`
-	Get      getCommand      `cmd:"" group:"runs" help:"Show a run and its steps."`
+	Get      getCommand      `cmd:"" aliases:"show" group:"runs" help:"Show a run and its steps (also: show)."`
 	List     listCommand     `cmd:"" group:"runs" help:"List runs, newest first."`
 	Resume   resumeCommand   `cmd:"" group:"runs" help:"Let a failed run go on; finished steps are kept."`
 	Cancel   cancelCommand   `cmd:"" group:"runs" help:"Ask a run to stop."`
+	Signal   signalCommand   `cmd:"" group:"runs" help:"Send a signal to a run, or to all that wait for it."`
 	Incident incidentCommand `cmd:"" group:"runs" help:"List and resolve incidents: attempts that fail alike and are held."`
+
+	Approvals approvalsCommand `cmd:"" group:"people" help:"List and show what runs ask of people."`
+	Approve   approveCommand   `cmd:"" group:"people" help:"Approve what is asked; the run goes on."`
+	Reject    rejectCommand    `cmd:"" group:"people" help:"Reject what is asked."`
+	Answer    answerCommand    `cmd:"" group:"people" help:"Answer with one of the choices that are shown."`
+	Templates templatesCommand `cmd:"" group:"start" help:"List and print the workflows that come with the service."`
 
 	Spend   spendCommand   `cmd:"" group:"money" help:"Show what was spent and what was saved."`
 	Cost    costCommand    `cmd:"" group:"money" help:"Show what a run cost, by step and model, or call by call."`
@@ -88,7 +95,7 @@ func run(ctx context.Context, args []string, s *screen) (code int) {
 		&c, kong.Name("fermata"), kong.Description(description), kong.Writers(s.out, s.err), kong.UsageOnError(),
 		kong.Exit(func(code int) { panic(exited(code)) }), kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.ExplicitGroups([]kong.Group{
-			{Key: "start", Title: "Start:"}, {Key: "runs", Title: "Workflows and runs:"}, {Key: "money", Title: "Models and money:"}, {Key: "operations", Title: "Operations:"},
+			{Key: "start", Title: "Start:"}, {Key: "runs", Title: "Workflows and runs:"}, {Key: "people", Title: "What runs ask of people:"}, {Key: "money", Title: "Models and money:"}, {Key: "operations", Title: "Operations:"},
 		}),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(s),
 	)

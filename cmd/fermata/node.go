@@ -160,7 +160,7 @@ func (m *Main) work(ctx context.Context, front *front, listener net.Listener, cl
 	})
 	door, err := api.New(api.Config{
 		Store: db, Engine: eng, Models: models.gateway, Gateway: models.gateway, Ledger: models.ledger, Metrics: metrics, Log: m.cfg.Log,
-		Version: m.cfg.Build.Version, Listen: m.cfg.Listen,
+		Version: m.cfg.Build.Version, Listen: m.cfg.Listen, Templates: templates(),
 	})
 	if err != nil {
 		return fmt.Errorf("make the API: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 type planCommand struct {
 	definitionFlag
+	remoteFlags
 	Input  []string `short:"i" sep:"none" placeholder:"NAME=VALUE" help:"Input, as for run: what is known narrows the ranges. Repeatable."`
 	PerDay int      `placeholder:"N" help:"What a month would cost with so many runs a day."`
 	Edges  bool     `help:"Say below each step what it waits for, and why."`
@@ -32,7 +34,7 @@ type planned struct {
 }
 
 // Run compiles the definition here, without a service, and shows what a run of it would do and cost.
-func (p *planCommand) Run(s *screen) error {
+func (p *planCommand) Run(ctx context.Context, s *screen) error {
 	if p.PerDay < 0 {
 		return usageError("--per-day %d: at least 0", p.PerDay)
 	}
@@ -40,13 +42,13 @@ func (p *planCommand) Run(s *screen) error {
 	if err != nil {
 		return err
 	}
-	w, err := workflow.Compile(source)
+	w, err := compile(ctx, s, p.remoteFlags, source)
 	if err != nil {
 		return definitionError(p.File, err)
 	}
 	var input json.RawMessage
 	if len(p.Input) > 0 {
-		if input, err = readInput(s, p.Input, inputTypes(w)); err != nil {
+		if input, err = readInput(s, "-i", p.Input, inputTypes(schemaOf(w))); err != nil {
 			return err
 		}
 	}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/api/client"
 	"github.com/fermata-run/fermata/internal/flow"
@@ -120,7 +123,7 @@ func (s *stepProgress) over() bool {
 	switch client.StepStatus(s.status) {
 	case client.StepStatusSucceeded, client.StepStatusFailed, client.StepStatusSkipped, client.StepStatusCancelled:
 		return true
-	case client.StepStatusPending, client.StepStatusRunning, client.StepStatusRetrying:
+	case client.StepStatusPending, client.StepStatusRunning, client.StepStatusRetrying, client.StepStatusWaiting:
 	}
 	return false
 }
@@ -141,8 +144,29 @@ type details struct {
 		Class string `json:"class"`
 		Depth int    `json:"depth"`
 	} `json:"calls"`
-	ByHand   bool `json:"by_hand"`
-	Case     int  `json:"case"`
+	ByHand bool `json:"by_hand"`
+
+	For   string    `json:"for"`
+	Until time.Time `json:"until"`
+	Asked struct {
+		Approval uuid.UUID `json:"approval"`
+		Title    string    `json:"title"`
+		Choices  []string  `json:"choices"`
+	} `json:"asked"`
+	Signal string `json:"signal"`
+	Child  struct {
+		Run uuid.UUID `json:"run"`
+	} `json:"child"`
+	Choice    string          `json:"choice"`
+	By        string          `json:"by"`
+	Name      string          `json:"name"`
+	Level     int             `json:"level"`
+	Item      int             `json:"item"`
+	Iteration int             `json:"iteration"`
+	Met       bool            `json:"met"`
+	Failure   *client.Failure `json:"failure"`
+
+	Case     int `json:"case"`
 	Reopened []struct {
 		Step string `json:"step"`
 	} `json:"reopened"`
@@ -183,6 +207,10 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 		return p.line(e, "run", "raised", "its budget is $"+usage.Money(d.CostNano).String()+" now", d.Reason)
 	case flow.KindBudgetWarned:
 		return p.line(e, "run", "warned", "most of its budget is spent: $"+usage.Money(d.CostNano).String())
+	case flow.KindRunDegraded:
+		return p.line(e, "run", "degraded", fmt.Sprintf("to level %d, %s", d.Level, d.Name), d.Reason)
+	case flow.KindSignalReceived:
+		return p.line(e, "run", "signalled", d.Name)
 	case flow.KindRunResumed:
 		return p.resumed(e, d)
 	case flow.KindRunSucceeded:
@@ -259,6 +287,17 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 		return p.line(e, s.path, "chose", fmt.Sprintf("case %d", d.Case))
 	case flow.KindTurnAnswered:
 		return p.line(e, s.path, "answered", spendingOf(e).String())
+	case flow.KindStepWaiting:
+		s.status, s.note = string(client.StepStatusWaiting), waitingText(d.waiting())
+		return p.line(e, s.path, "waiting", s.note, d.wayOn())
+	case flow.KindApprovalAnswered:
+		return p.line(e, s.path, "answered", d.Choice+" by "+d.By, d.Reason)
+	case flow.KindItemEnded:
+		return p.line(e, s.path, "item", fmt.Sprint(d.Item), ended(d.Failure))
+	case flow.KindIterationEnded:
+		return p.line(e, s.path, "iteration", fmt.Sprint(d.Iteration), map[bool]string{true: "its condition holds"}[d.Met])
+	case flow.KindPlanMade:
+		return p.line(e, s.path, "planned", spendingOf(e).String())
 	default: // a late outcome changes nothing but the cost
 		return ""
 	}
@@ -275,6 +314,35 @@ func (d *details) fellBack() string {
 		return fmt.Sprintf("%s, number %d of its chain", d.Calls[n-1].Model, d.Calls[n-1].Depth+1)
 	}
 	return fmt.Sprintf("%s instead of %s (%s)", d.Calls[n-1].Model, first.Model, first.Class)
+}
+
+// waiting is what a step waits for, as the service would show it.
+func (d *details) waiting() client.StepWaiting {
+	w := client.StepWaiting{For: d.For, Until: d.Until, Title: d.Asked.Title, Choices: d.Asked.Choices, Signal: d.Signal}
+	if d.Asked.Approval != uuid.Nil {
+		w.Approval = "apr_" + hex.EncodeToString(d.Asked.Approval[:])
+	}
+	if d.Child.Run != uuid.Nil {
+		w.Run = "run_" + hex.EncodeToString(d.Child.Run[:])
+	}
+	return w
+}
+
+// wayOn is the command that answers what a step asks.
+func (d *details) wayOn() string {
+	w := d.waiting()
+	if w.Approval == "" || len(w.Choices) == 0 {
+		return ""
+	}
+	return "to answer: " + answersOf(w.Approval, w.Choices, "")[0]
+}
+
+// ended says how an item came to its end.
+func ended(f *client.Failure) string {
+	if f == nil {
+		return "done"
+	}
+	return failure(f.Class, f.Message, f.Step)
 }
 
 // wayOn says how a run that waits can be helped on.
@@ -317,6 +385,12 @@ func whySkipped(reason string) string {
 		return "its condition did not hold"
 	case "switch":
 		return "another case was chosen"
+	case flow.SkippedError:
+		return "it failed, and may be missing"
+	case flow.SkippedDegraded:
+		return "left out by the ladder"
+	case flow.SkippedMerge:
+		return "another answer was taken"
 	}
 	return reason
 }

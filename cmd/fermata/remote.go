@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // defaultURL is where `fermata dev` and `fermata serve` listen if they are not told otherwise.
@@ -54,6 +55,26 @@ func (r *remote) link(path string) string { return r.url + path }
 // whole shows a run with everything there is to show.
 func (r *remote) whole(ctx context.Context, id string) (*client.Run, error) {
 	return r.Run(ctx, id, client.GetRunParamsIncludeSteps, client.GetRunParamsIncludeProvenance)
+}
+
+// fetched gets the published workflows that a definition names. One that is not there is the compiler's to report.
+func (r *remote) fetched(ctx context.Context, names []string) (workflow.Fetched, error) {
+	lib := workflow.Fetched{}
+	for _, ref := range names {
+		name, version, ok := workflow.SplitRef(ref)
+		if !ok {
+			continue
+		}
+		w, err := r.Workflow(ctx, name, version)
+		if exitOfProblem(err) == exitNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the workflow %s: %w", ref, err)
+		}
+		lib[ref] = workflow.Published{Ref: workflow.Versioned(w.Name, int(w.Version)), Source: w.Definition}
+	}
+	return lib, nil
 }
 
 // resumePoll is how often a log that has ended is read again, when a resume was asked for and is about to be applied.

@@ -19,6 +19,7 @@ type runCommand struct {
 	remoteFlags
 	Workflow string `arg:"" optional:"" help:"A published workflow: name or name@version. Or -f."`
 	File     string `short:"f" placeholder:"FILE" help:"A workflow definition to run as it is; - is standard input."`
+	Template string `placeholder:"NAME" help:"A workflow that comes with the service: fermata templates."`
 
 	Input    []string          `short:"i" sep:"none" placeholder:"NAME=VALUE" help:"Input: name=text, name=@file, name:=json, or @file for all of it. Repeatable."`
 	Label    map[string]string `short:"l" mapsep:"none" placeholder:"NAME=VALUE" help:"Labels of the run. Repeatable."`
@@ -37,11 +38,11 @@ type runCommand struct {
 
 // Run submits the run, and follows it as the flags say.
 func (r *runCommand) Run(ctx context.Context, s *screen) error {
-	request, key, err := r.request(s)
+	remote, err := r.remote(s)
 	if err != nil {
 		return err
 	}
-	remote, err := r.remote(s)
+	request, key, err := r.request(ctx, s, remote)
 	if err != nil {
 		return err
 	}
@@ -64,37 +65,68 @@ func (r *runCommand) Run(ctx context.Context, s *screen) error {
 
 // request reads everything the flags name, and compiles the definition here: what is wrong with it is told with the
 // file's name, before anything is sent.
-func (r *runCommand) request(s *screen) (client.RunRequest, string, error) {
+func (r *runCommand) request(ctx context.Context, s *screen, remote *remote) (client.RunRequest, string, error) {
 	request := client.RunRequest{
-		Workflow: r.Workflow, Labels: r.Label, Stakes: client.Stakes(r.Stakes), Mode: client.Mode(r.Mode), Priority: r.Priority,
-		Budget: client.RunBudgetRequest{USD: r.Budget},
+		Workflow: r.Workflow, Template: r.Template, Labels: r.Label, Stakes: client.Stakes(r.Stakes), Mode: client.Mode(r.Mode),
+		Priority: r.Priority, Budget: client.RunBudgetRequest{USD: r.Budget},
 	}
 	key := r.IdempotencyKey
 	if key == "" {
 		key = uuid.NewString() // a repetition by this program itself is harmless, too
 	}
-	if (r.File == "") == (r.Workflow == "") {
-		return request, key, usageError("name either a published workflow or a definition: fermata run -f FILE")
-	}
 	var types map[string]string
-	if r.File != "" {
+	switch {
+	case r.File != "" && r.Workflow == "" && r.Template == "":
 		source, err := definitionFlag{r.File}.read(s)
 		if err != nil {
 			return request, key, err
 		}
-		w, err := workflow.Compile(source)
+		w, err := compile(ctx, s, r.remoteFlags, source)
 		if err != nil {
 			return request, key, definitionError(r.File, err)
 		}
-		types = inputTypes(w)
+		types = inputTypes(schemaOf(w))
 		// As text, not as the JSON it was compiled to: the service's answers name lines of this file.
 		if request.Definition, err = json.Marshal(string(source)); err != nil {
 			return request, key, err
 		}
+	case r.Template != "" && r.Workflow == "" && r.File == "":
+		t, err := remote.Template(ctx, r.Template)
+		if err != nil {
+			return request, key, err
+		}
+		types = inputTypes(t.Parameters)
+	case r.Workflow == "" || r.File != "" || r.Template != "":
+		return request, key, usageError("name either a published workflow, a definition or a template: fermata run -f FILE")
 	}
 	var err error
-	request.Input, err = readInput(s, r.Input, types)
+	request.Input, err = readInput(s, "-i", r.Input, types)
 	return request, key, err
+}
+
+// compile compiles a definition. Only where it names published workflows the service is asked, for these.
+func compile(ctx context.Context, s *screen, flags remoteFlags, source []byte) (*workflow.Workflow, error) {
+	names := workflow.NamesOf(source)
+	if len(names) == 0 {
+		return workflow.Compile(source)
+	}
+	remote, err := flags.remote(s)
+	if err != nil {
+		return nil, err
+	}
+	lib, err := remote.fetched(ctx, names)
+	if err != nil {
+		return nil, err
+	}
+	return workflow.CompileWith(source, lib)
+}
+
+// schemaOf is the schema of a workflow's input, or nothing.
+func schemaOf(w *workflow.Workflow) json.RawMessage {
+	if w.Input == nil {
+		return nil
+	}
+	return w.Input.Raw
 }
 
 // definitionError shows all that is wrong with a definition as one error.

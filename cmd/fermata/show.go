@@ -141,7 +141,13 @@ func showRun(s *screen, remote *remote, run *client.Run) error {
 		s.print("  %s", failure(run.Error.Class, oneLine(run.Error.Message), run.Error.Step))
 	}
 	if run.WaitingFor.Sentence != "" {
-		s.print("  %s", run.WaitingFor.Sentence)
+		s.print("  %s", oneLine(run.WaitingFor.Sentence))
+	}
+	if q := qualityText(run.Quality); q != "" {
+		s.print("  %s", s.paint(colorYellow, q))
+	}
+	if run.Parent.Run != "" {
+		s.print("  started by step %s of %s", run.Parent.Step, run.Parent.Run)
 	}
 	s.print("")
 	if err := showSteps(s, run.Steps, run.Provenance); err != nil {
@@ -153,6 +159,9 @@ func showRun(s *screen, remote *remote, run *client.Run) error {
 	if len(run.Output) > 0 {
 		s.print("\noutput:")
 		showValue(s, run.Output)
+	}
+	if answers := waitingAnswers(run.Steps, remote.flag()); len(answers) > 0 {
+		s.say("\nanswer it:  %s", strings.Join(answers, "\n            "))
 	}
 	if run.Status == client.RunStatusFailed {
 		s.say("\nlet it go on:  %s resume %s%s", program(), run.ID, remote.flag())
@@ -188,8 +197,8 @@ func showSteps(s *screen, steps []client.Step, made []client.Provenance) error {
 			degraded[p.Step] = fmt.Sprintf("%s, number %d of its chain", p.Model, p.FallbackDepth+1)
 		}
 	}
-	rows := make([][]string, len(steps))
-	for i, step := range steps {
+	var rows [][]string
+	for _, step := range foldedSteps(steps) {
 		spent := spending{
 			calls: step.Usage.Calls, unpriced: step.Cost.UnpricedCalls, tokens: totalTokens(step.Usage.Tokens),
 			cost: usage.Money(step.Cost.NanoUSD),
@@ -198,7 +207,8 @@ func showSteps(s *screen, steps []client.Step, made []client.Provenance) error {
 		if spent.calls > 0 {
 			tokens, cost = grouped(spent.tokens), money(spent.cost, spent.unpriced, spent.calls)
 		}
-		rows[i] = []string{step.Path, step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, oneLine(joined(stepNote(step), degraded[step.Path]))}
+		note := oneLine(joined(insideText(step.Inside), stepNote(step), degraded[step.Path]))
+		rows = append(rows, []string{indented(step.Path), step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, note})
 	}
 	return s.table([]string{"STEP", "KIND", "STATUS", "TRIES", "TOOK", "TOKENS", "COST", "NOTE"}, rows)
 }
@@ -224,12 +234,20 @@ func stepSpan(step client.Step) string {
 
 func stepNote(step client.Step) string {
 	switch {
+	case step.Waiting.For != "":
+		return waitingText(step.Waiting)
 	case step.Error.Class != "":
 		return failure(step.Error.Class, step.Error.Message, "")
 	case step.Skipped != "":
 		return whySkipped(step.Skipped)
 	case step.ByHand:
 		return "set by hand"
+	case step.Answer.Choice != "":
+		return answerText(step.Answer)
+	case step.Child != "":
+		return "as " + step.Child
+	case step.Agreement != nil:
+		return fmt.Sprintf("agreement %.0f %%", *step.Agreement*100)
 	case step.Confidence != nil:
 		return fmt.Sprintf("confidence %g", *step.Confidence)
 	}

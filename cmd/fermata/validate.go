@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -39,6 +40,7 @@ func (d definitionFlag) read(s *screen) ([]byte, error) {
 
 type validateCommand struct {
 	definitionFlag
+	remoteFlags
 	Strict bool `help:"Warnings are errors."`
 }
 
@@ -54,12 +56,12 @@ type validation struct {
 }
 
 // Run compiles the definition here, without a service, and shows everything that is wrong with it, or not wise.
-func (v *validateCommand) Run(s *screen) error {
+func (v *validateCommand) Run(ctx context.Context, s *screen) error {
 	source, err := v.read(s)
 	if err != nil {
 		return err
 	}
-	w, err := workflow.Compile(source)
+	w, err := compile(ctx, s, v.remoteFlags, source)
 	if err != nil {
 		return v.refuse(s, err)
 	}

@@ -21,14 +21,14 @@ func (f *frame) local(w *workflow.Workflow) func(name string) (any, bool) {
 		if name == "contracts" {
 			return w.ContractValues, true
 		}
-		for ; f.owner != nil; f = f.owner.frame {
-			switch def := f.owner.def; {
+		for in := f; in.owner != nil; in = in.owner.frame {
+			switch def := in.owner.def; {
 			case def.Map != nil && (name == "item" || name == def.Map.As):
-				return f.owner.many.item(f.n), true
+				return in.owner.many.item(in.n), true
 			case def.Map != nil && name == "index":
-				return int64(f.n), true
+				return int64(in.n), true
 			case def.Loop != nil && name == "iter":
-				return f.iter(), true
+				return in.iter(), true
 			}
 		}
 		return nil, false
