@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -29,17 +30,19 @@ type ScriptedCall struct {
 
 // Scripted is one scripted answer.
 type Scripted struct {
-	Latency time.Duration
-	Text    string
-	Calls   []ScriptedCall
-	Tokens  *usage.Tokens // nil: estimated
-	Error   *Error        // instead of Text and Calls
+	Latency    time.Duration
+	Text       string // the answer; with Class the message of the failure, empty: the class
+	Calls      []ScriptedCall
+	Tokens     *usage.Tokens // nil: estimated
+	Class      Class         // of a failure instead of Text and Calls, as a server would report it
+	Hangs      bool          // no answer comes until the caller gives up
+	Improvised bool          // the simulation answers, after Latency
 }
 
 // scripted gives the answer that is laid down for a call; nil: none.
-func (s *Simulated) scripted(c Call) *Scripted {
+func (s *Simulated) scripted(ctx context.Context, c Call) *Scripted {
 	if s.cfg.Respond != nil {
-		if r := s.cfg.Respond(c); r != nil {
+		if r := s.cfg.Respond(ctx, c); r != nil {
 			return r
 		}
 	}
@@ -51,12 +54,9 @@ func (s *Simulated) scripted(c Call) *Scripted {
 		if line.Model != "" && line.Model != c.Model || !strings.Contains(asked, line.Contains) {
 			continue
 		}
-		r := &Scripted{Latency: line.Latency, Text: line.Answer, Calls: line.Calls, Tokens: line.Tokens}
+		r := &Scripted{Latency: line.Latency, Text: line.Answer, Calls: line.Calls, Tokens: line.Tokens, Class: Class(line.Class)}
 		if line.Class != "" {
-			r.Error = failing(Class(line.Class), c)
-			if line.Tokens != nil {
-				r.Error.Tokens = *line.Tokens
-			}
+			r.Text = ""
 		}
 		return r
 	}
