@@ -1,18 +1,16 @@
 package rehearsal
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fermata-run/fermata/internal/flow"
 )
 
 // carryOut does what a decision does beyond the run's own log.
 func (s *stage) carryOut(a *actor) {
-	taker, ok := any(a.run).(interface{ TakeEffects() flow.Effects })
-	if !ok {
-		return
-	}
-	e := taker.TakeEffects()
+	e := a.run.TakeEffects()
 	for _, sub := range e.Children {
 		s.begin(a, sub)
 	}
@@ -22,29 +20,19 @@ func (s *stage) carryOut(a *actor) {
 	for i := range e.Asked {
 		s.answer(a, &e.Asked[i])
 	}
-	for _, id := range e.Withdrawn {
-		s.letters = slices.DeleteFunc(s.letters, func(l letter) bool { return l.ask == id })
+	for _, w := range e.Withdrawn {
+		s.letters = slices.DeleteFunc(s.letters, func(l letter) bool { return l.ask == w.ID })
 	}
 	for _, m := range e.Emitted {
 		s.emitted(a, m)
 	}
 }
 
-// begin starts a run that a step runs. One that is refused has failed for its parent.
+// begin starts a run that a step runs.
 func (s *stage) begin(parent *actor, sub flow.Submission) {
-	path := ""
-	if sub.Parent != nil {
-		path = sub.Parent.Step
+	if err := s.open(sub, parent.prefix+sub.Parent.Step+"/"); err != nil { // its input was checked by who started it
+		s.fail(err)
 	}
-	err := s.open(sub, parent.prefix+path+"/")
-	if err == nil || sub.Parent == nil {
-		return
-	}
-	p := sub.Parent
-	s.post(letter{at: s.now(), to: parent.run.ID, told: told(flow.ToldChild, flow.ChildEnded{
-		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: sub.ID, Status: flow.RunStatusFailed,
-		Error: &flow.Failure{Class: "invalid_request", Message: err.Error()},
-	})})
 }
 
 // answer puts the answer of the person on its way that the script names for an approval.
@@ -59,8 +47,12 @@ func (s *stage) answer(a *actor, ask *flow.Ask) {
 	}
 	l := &s.c.Approvals[i]
 	body := flow.Answered{Approval: ask.Approval, Choice: l.Choice, Form: l.Form, Reason: l.Reason, By: l.By}
-	if body.Choice == "" && len(ask.Choices) > 0 {
+	if body.Choice == "" {
 		body.Choice = ask.Choices[0]
+	}
+	if !slices.Contains(ask.Choices, body.Choice) {
+		s.script.miss(l.pointer+"/choice", fmt.Sprintf("step %s does not offer this choice", path), strings.Join(ask.Choices, ", "), body.Choice)
+		return
 	}
 	if body.Form == nil {
 		body.Form = ask.Initial

@@ -97,7 +97,7 @@ func (s *script) respond(ctx context.Context, c provider.Call) *provider.Scripte
 		return nil
 	}
 	message := fmt.Sprintf("no line of models fits this call: step %s, agent %s, model %s, attempt %d, turn %d", who.path, named(who.agent), c.Model, who.attempt.No, turn)
-	s.miss(message)
+	s.miss(s.c.pointer, message, "", "")
 	return &provider.Scripted{Class: provider.ClassInvalidRequest, Text: message}
 }
 
@@ -108,12 +108,12 @@ func named(name string) string {
 	return name
 }
 
-// miss notes a call that should have had a line.
-func (s *script) miss(message string) {
+// miss notes what the script has no line for, or the wrong one.
+func (s *script) miss(pointer, what, expected, got string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.missed) < missedMax {
-		s.missed = append(s.missed, Failure{Pointer: s.c.pointer, What: message})
+		s.missed = append(s.missed, Failure{Pointer: pointer, What: what, Expected: expected, Got: got})
 	}
 }
 
@@ -194,7 +194,7 @@ func (s *script) Call(ctx context.Context, r tool.Request) (json.RawMessage, err
 		return (&tool.Tools{}).Call(ctx, r)
 	}
 	message := fmt.Sprintf("no line of tools fits this call: step %s, tool %s, attempt %d", who.path, r.Ref, r.Attempt)
-	s.miss(message)
+	s.miss(s.c.pointer, message, "", "")
 	return nil, &tool.Error{Class: tool.ClassNotFound, Message: message}
 }
 

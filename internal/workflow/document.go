@@ -3,7 +3,6 @@ package workflow
 import (
 	"encoding/json"
 	"strings"
-	"time"
 
 	"github.com/fermata-run/fermata/internal/fault"
 )
@@ -46,6 +45,3 @@ func (d *Document) Position(pointer string) Position {
 	}
 	return at
 }
-
-// ParseDuration reads a duration as definitions spell it: 30s, 1h30m, 1.5s, 3d.
-func ParseDuration(s string) (time.Duration, bool) { return parseDuration(s) }

@@ -38,7 +38,7 @@ func ParseExpr(source string, roots ...string) (*Expr, error) {
 	checked, issues := env.Check(d.ast)
 	if issues.Err() != nil {
 		c := &compiler{objects: newObjects()}
-		return nil, refused(c.explain(&environment{roots: roots}, issues.Errors()[0].Message))
+		return nil, refused(c.explain(view{}, &environment{roots: roots}, issues.Errors()[0].Message))
 	}
 	dispatchByValue(checked.NativeRep())
 	program, err := env.PlanProgram(checked.NativeRep(), programOptions(checked.NativeRep())...)
