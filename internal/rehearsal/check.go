@@ -117,10 +117,12 @@ func (v *verdict) runError(e *errorExpect, at string) {
 
 // value holds an expected value against the one that is there: given names are equal, others may be there.
 func (v *verdict) value(at, what string, want, got json.RawMessage) {
-	v.within(at, what, decoded(want), present(got))
+	v.within(at, "", what, decoded(want), present(got))
 }
 
-func (v *verdict) within(at, what string, want, got any) {
+// within compares what stands at a place of the value.
+func (v *verdict) within(base, place, what string, want, got any) {
+	at := base + place
 	if text, ok := want.(string); ok {
 		if source, ok := condition(text); ok {
 			v.assert(at, source, valueRoots, map[string]any{"value": orNull(got)})
@@ -131,20 +133,23 @@ func (v *verdict) within(at, what string, want, got any) {
 	case map[string]any:
 		if y, ok := got.(map[string]any); ok {
 			for _, name := range slices.Sorted(maps.Keys(x)) {
-				v.within(at+"/"+escaped(name), what, x[name], member(y, name))
+				v.within(base, place+"/"+escaped(name), what, x[name], member(y, name))
 			}
 			return
 		}
 	case []any:
 		if y, ok := got.([]any); ok && len(x) == len(y) {
 			for i := range x {
-				v.within(fmt.Sprintf("%s/%d", at, i), what, x[i], y[i])
+				v.within(base, fmt.Sprintf("%s/%d", place, i), what, x[i], y[i])
 			}
 			return
 		}
 	}
 	if !equal(want, got) {
-		v.add(at, what+" differs here", string(rawOf(want)), shown(got))
+		if place != "" {
+			place = " at " + place
+		}
+		v.add(at, what+" differs"+place, string(rawOf(want)), shown(got))
 	}
 }
 

@@ -38,7 +38,7 @@ type Library interface {
 
 // WorkflowError is what is wrong with a workflow that a test file names.
 type WorkflowError struct {
-	File string // or template; empty: it stands in the test file itself
+	File string // or template
 	Err  error  // a *fault.Error
 }
 
@@ -70,51 +70,70 @@ func Read(name string, source []byte, library Library) (*Suite, error) {
 		return nil, err
 	}
 	for _, k := range s.Cases {
-		if k.compiled, err = s.workflowOf(k.Workflow, k.Template); err != nil {
+		if k.compiled, err = s.workflowOf(k.pointer+"/workflow", k.Workflow, k.Template); err != nil {
 			return nil, err
 		}
 	}
 	return s, nil
 }
 
-// workflowOf compiles the workflow that a case names, or the file for all of them.
-func (s *Suite) workflowOf(named json.RawMessage, template string) (*workflow.Workflow, error) {
+// workflowOf compiles the workflow that is named at a place of the file; nothing: the one for all cases.
+func (s *Suite) workflowOf(pointer string, named json.RawMessage, template string) (*workflow.Workflow, error) {
 	if len(named) == 0 && template == "" {
-		named, template = s.file.Workflow, s.file.Template
+		pointer, named, template = "/workflow", s.file.Workflow, s.file.Template
 	}
-	where, source, err := s.source(named, template)
+	from, err := s.source(pointer, named, template)
 	if err != nil {
 		return nil, err
 	}
-	if w := s.compiled[string(source)]; w != nil {
+	if w := s.compiled[string(from.text)]; w != nil {
 		return w, nil
 	}
-	w, err := workflow.Compile(source)
+	w, err := workflow.Compile(from.text)
 	if err != nil {
-		return nil, &WorkflowError{where, err}
+		return nil, s.refused(from, err)
 	}
-	s.compiled[string(source)] = w
+	s.compiled[string(from.text)] = w
 	return w, nil
 }
 
-// source finds the text of a workflow and says where it stands.
-func (s *Suite) source(named json.RawMessage, template string) (where string, source []byte, err error) {
+// source is the text of a workflow, and where it stands.
+type source struct {
+	text    []byte
+	file    string // or template; empty: it stands in the test file itself
+	pointer string // there
+}
+
+// source finds a workflow: by the name of a template, a name from workflows, the path of a file, or as it stands here.
+func (s *Suite) source(pointer string, named json.RawMessage, template string) (source, error) {
 	if template != "" {
-		source, err = s.library.Template(template)
-		return "template " + template, source, err
+		text, err := s.library.Template(template)
+		return source{text: text, file: "template " + template}, err
 	}
 	if bytes.HasPrefix(named, []byte("{")) {
-		return "", named, nil
+		return source{text: named, pointer: pointer}, nil
 	}
-	var path string
-	if err := json.Unmarshal(named, &path); err != nil {
-		return "", nil, err
+	name := textOf(named)
+	if known, ok := s.file.Workflows[name]; ok && !bytes.Equal(known, named) {
+		return s.source("/workflows/"+escaped(name), known, "")
 	}
-	if known, ok := s.file.Workflows[path]; ok && !bytes.Equal(known, named) {
-		return s.source(known, "")
+	text, err := s.library.File(name)
+	return source{text: text, file: name}, err
+}
+
+// refused says what is wrong with a workflow, by its places in the file it stands in.
+func (s *Suite) refused(from source, err error) error {
+	f := fault.Of(err)
+	if f == nil || from.file != "" {
+		return &WorkflowError{from.file, err}
 	}
-	source, err = s.library.File(path)
-	return path, source, err
+	for i := range f.Issues {
+		issue := &f.Issues[i]
+		issue.Pointer = from.pointer + issue.Pointer
+		at := s.doc.Position(issue.Pointer)
+		issue.Line, issue.Col = at.Line, at.Col
+	}
+	return f
 }
 
 // Position is where a part of the file stands, by its JSON pointer.

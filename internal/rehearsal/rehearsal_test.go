@@ -162,8 +162,8 @@ cases:
 func TestFailures(t *testing.T) {
 	for _, c := range []struct{ name, expect, want string }{
 		{"a step that is not there", `{steps: {revew: succeeded}}`, `there is no such step; did you mean "review"? | revew | write, review, keep`},
-		{"an output", `{output: {text: x}}`, `the output differs here | "x" | "Tea."`},
-		{"an output that is missing", `{output: {nothing: 1}}`, `the output differs here | 1 | nothing`},
+		{"an output", `{output: {text: x}}`, `the output differs at /text | "x" | "Tea."`},
+		{"an output that is missing", `{output: {nothing: 1}}`, `the output differs at /nothing | 1 | nothing`},
 		{"a condition", `{assert: ["calls > 7"]}`, `the condition does not hold | calls > 7 | calls = 2`},
 		{"a condition over a value", `{output: {text: "${{ value == 'x' }}"}}`, `the condition does not hold | value == 'x' | value = "Tea."`},
 		{"a status", `{status: failed}`, "the run ended otherwise | failed | succeeded"},
@@ -201,6 +201,7 @@ func TestRefusedFiles(t *testing.T) {
 		{"twice", "workflow: a.yaml\ncases:\n  - name: x\n  - name: x\n", `two cases are named "x"`},
 		{"no workflow", "cases:\n  - name: x\n", `neither the case nor the file`},
 		{"a duration", "workflow: a.yaml\ncases:\n  - name: x\n    signals: [{name: a, after: soon}]\n", `does not match the pattern`},
+		{"a workflow within", "workflow:\n  spec: workflow/v1\n  name: a\n  steps:\n    - {id: a, agnt: x}\ncases:\n  - name: x\n", `5:7 required`},
 		{"no file", "workflow: b.yaml\ncases:\n  - name: x\n", `open b.yaml`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

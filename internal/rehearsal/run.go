@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/fault"
@@ -37,6 +38,14 @@ type Golden struct {
 
 // Passed reports whether nothing went otherwise than the case expects.
 func (r *Result) Passed() bool { return len(r.Failures) == 0 }
+
+// Accept takes the story as it went for the golden one.
+func (r *Result) Accept() {
+	r.Golden.Differ = false
+	r.Failures = slices.DeleteFunc(r.Failures, func(f Failure) bool { return strings.HasSuffix(f.Pointer, goldenKey) })
+}
+
+const goldenKey = "/expect/golden"
 
 // Run plays a case, and holds what came of it against what it expects. The error is that ctx was done.
 func (c *Case) Run(ctx context.Context) (*Result, error) {
@@ -154,7 +163,7 @@ func (c *Case) node(s *script, now func() time.Time) func() (performer, error) {
 func (c *Case) golden(r *Result) {
 	g := &Golden{Path: c.Expect.Golden, Source: story(r)}
 	r.Golden = g
-	pointer := c.pointer + "/expect/golden"
+	pointer := c.pointer + goldenKey
 	known, err := c.suite.library.File(g.Path)
 	if err != nil {
 		g.Differ = true
@@ -235,7 +244,7 @@ func (c *Case) otherwise() (*Case, error) {
 	other := *c
 	if with.Workflow != nil {
 		var err error
-		if other.compiled, err = c.suite.workflowOf(with.Workflow, ""); err != nil {
+		if other.compiled, err = c.suite.workflowOf(c.pointer+"/compare/with/workflow", with.Workflow, ""); err != nil {
 			return nil, err
 		}
 	}
