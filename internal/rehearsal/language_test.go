@@ -107,6 +107,46 @@ cases:
     wait_out: true
     expect: {error: {class: timeout}}
 `},
+		{"workflows in workflows", `
+workflow:
+  spec: workflow/v1
+  name: order
+  steps:
+    - id: each
+      map:
+        items: "[1, 2]"
+        max_items: 2
+        steps: [{id: ship, workflow: {name: shipping, input: {what: "${{ string(item) }}"}}}]
+    - {id: told, wait: {signal: {name: shipped, match: "event.data.what == '2'"}}}
+    - {id: out, set: {both: "${{ steps.each.output }}", told: "${{ steps.told.output.what }}"}}
+workflows:
+  shipping:
+    spec: workflow/v1
+    name: shipping
+    input: {type: object, required: [what], properties: {what: {type: string}}}
+    agents: {packer: {role: grinder, model: gpt-4o, instructions: Pack.}}
+    steps:
+      - {id: pack, agent: packer, prompt: "${{ input.what }}"}
+      - {id: say, needs: [pack], emit: {event: shipped, data: {what: "${{ input.what }}"}}}
+    output: ${{ steps.pack.output }}
+cases:
+  - name: two are shipped
+    models: [{step: "*/pack", prompt: "2", latency: 10s, answer: second}, {agent: packer, answer: first}]
+    expect:
+      output: {both: [first, second], told: "2"}
+      steps: {each.0.ship: succeeded, "each.*.ship/pack": {count: 2, status: succeeded}}
+      calls: {packer: 2}
+      assert: ["duration_s == 10", "steps['each.1.ship/pack'].model == 'gpt-4o'"]
+  - name: and the node dies all the while
+    crash: every
+    models: [{step: "*/pack", prompt: "2", latency: 10s, answer: second}, {agent: packer, answer: first}]
+    expect: {output: {both: [first, second], told: "2"}}
+  - name: one cannot be shipped
+    models: [{step: each.1.ship/pack, error: refuse}]
+    expect:
+      error: {class: child_failed, step: each.1.ship}
+      steps: {each.1.ship/pack: {status: failed, error: content_policy}}
+`},
 	} {
 		t.Run(c.name, func(t *testing.T) { passes(t, c.source) })
 	}

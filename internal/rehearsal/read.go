@@ -2,6 +2,7 @@ package rehearsal
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -78,7 +79,8 @@ func Read(name string, source []byte, library Library) (*Suite, error) {
 }
 
 // workflowOf compiles the workflow that is named at a place of the file; nothing: the one for all cases.
-func (s *Suite) workflowOf(pointer string, named json.RawMessage, template string) (*workflow.Workflow, error) {
+// opened are the workflows that are being compiled around it, by name.
+func (s *Suite) workflowOf(pointer string, named json.RawMessage, template string, opened ...string) (*workflow.Workflow, error) {
 	if len(named) == 0 && template == "" {
 		pointer, named, template = "/workflow", s.file.Workflow, s.file.Template
 	}
@@ -89,12 +91,37 @@ func (s *Suite) workflowOf(pointer string, named json.RawMessage, template strin
 	if w := s.compiled[string(from.text)]; w != nil {
 		return w, nil
 	}
-	w, err := workflow.Compile(from.text)
+	children := &shelf{suite: s, open: opened}
+	w, err := workflow.CompileWith(from.text, children)
+	if children.err != nil {
+		return nil, children.err
+	}
 	if err != nil {
 		return nil, s.refused(from, err)
 	}
 	s.compiled[string(from.text)] = w
 	return w, nil
+}
+
+// shelf finds the workflows that steps run among those of the file.
+type shelf struct {
+	suite *Suite
+	open  []string
+	err   error // what is wrong with one of them
+}
+
+// Workflow finds one by its name. A test file knows one version of each.
+func (s *shelf) Workflow(name string, version int) (ref string, text []byte, ok bool) {
+	known, ok := s.suite.file.Workflows[name]
+	if !ok || slices.Contains(s.open, name) { // one that runs itself is not carried by itself
+		return "", nil, false
+	}
+	w, err := s.suite.workflowOf("/workflows/"+escaped(name), known, "", append(s.open, name)...)
+	if err != nil {
+		s.err = cmp.Or(s.err, err)
+		return "", nil, false
+	}
+	return fmt.Sprintf("%s@%d", name, max(version, 1)), w.Source, true
 }
 
 // source is the text of a workflow, and where it stands.

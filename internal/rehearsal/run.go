@@ -60,14 +60,18 @@ func (c *Case) Run(ctx context.Context) (*Result, error) {
 	}
 	r.Account, r.Story = p.account, p.story
 	r.Failures = c.judge(p)
-	for _, line := range p.unused {
-		r.Notes = append(r.Notes, line+" of the case answered nothing")
-	}
+	unused := p.unused
 	if c.Expect.Golden != "" && p.account != nil {
 		c.golden(r)
 	}
 	if c.Compare != nil && p.account != nil {
-		c.compare(ctx, r)
+		also := c.compare(ctx, r)
+		unused = slices.DeleteFunc(also, func(line string) bool {
+			return !strings.HasPrefix(line, "compare/") && !slices.Contains(p.unused, line)
+		})
+	}
+	for _, line := range unused {
+		r.Notes = append(r.Notes, line+" of the case answered nothing")
 	}
 	for i := range r.Failures {
 		at := c.suite.Position(r.Failures[i].Pointer)
@@ -217,18 +221,18 @@ func story(r *Result) []byte {
 	return append(source, '\n')
 }
 
-// compare plays the case otherwise, and lays both side by side.
-func (c *Case) compare(ctx context.Context, r *Result) {
+// compare plays the case otherwise, and lays both side by side. It answers which lines that left unused.
+func (c *Case) compare(ctx context.Context, r *Result) []string {
 	other, err := c.otherwise()
 	pointer := c.pointer + "/compare"
 	if err != nil {
 		r.Failures = append(r.Failures, Failure{Pointer: pointer + "/with", What: err.Error()})
-		return
+		return nil
 	}
 	p := other.play(ctx, nil)
 	if p.account == nil {
 		r.Failures = append(r.Failures, Failure{Pointer: pointer, What: p.err.Error()})
-		return
+		return nil
 	}
 	r.Compared = Compare("as it stands", r.Account, "otherwise", p.account)
 	v := &verdict{c: c, a: r.Account}
@@ -236,6 +240,7 @@ func (c *Case) compare(ctx context.Context, r *Result) {
 		v.assert(fmt.Sprintf("%s/assert/%d", pointer, i), source, compareRoots, map[string]any{"a": r.Account.values(), "b": p.account.values()})
 	}
 	r.Failures = append(r.Failures, v.failures...)
+	return p.unused
 }
 
 // otherwise is the case as compare says.
