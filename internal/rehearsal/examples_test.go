@@ -141,3 +141,20 @@ func TestDiff(t *testing.T) {
 		}
 	}
 }
+
+// The test file that the README shows is one.
+func TestREADME(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, ok := strings.Cut(string(readme), "```yaml\n# letters.test.yaml\n")
+	if !ok {
+		t.Fatal("the README shows no test file")
+	}
+	shown, _, _ = strings.Cut(shown, "```")
+	s, err := Read("letters.test.yaml", []byte(shown), files{"letters.yaml": "spec: workflow/v1\nname: letters\nsteps: [{id: a, set: {x: 1}}]\n"})
+	if err != nil || len(s.Cases) != 1 {
+		t.Errorf("%v", err)
+	}
+}
