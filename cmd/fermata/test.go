@@ -140,7 +140,7 @@ func (c *testCommand) play(ctx context.Context, s *screen, suite *rehearsal.Suit
 			return all, err
 		}
 		if c.Update && r.Golden != nil && r.Golden.Differ {
-			if err := update(suite.Name, r); err != nil {
+			if err := writeGolden(suite.Name, r); err != nil {
 				return all, err
 			}
 		}
@@ -155,8 +155,8 @@ func (c *testCommand) play(ctx context.Context, s *screen, suite *rehearsal.Suit
 	return all, nil
 }
 
-// update writes the golden file of a case; what differed from it is no failure any more.
-func update(file string, r *rehearsal.Result) error {
+// writeGolden writes the golden file of a case; what differed from it is no failure any more.
+func writeGolden(file string, r *rehearsal.Result) error {
 	path := beside(filepath.Dir(file)).path(r.Golden.Path)
 	if err := os.WriteFile(path, r.Golden.Source, 0o600); err != nil {
 		return fmt.Errorf("write the golden file: %w", err)
