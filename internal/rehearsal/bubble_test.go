@@ -44,8 +44,15 @@ func TestGlobs(t *testing.T) {
 		glob, name string
 		want       bool
 	}{
-		{"", "x", true}, {"review", "review", true}, {"review", "reviews", false}, {"build.*.make", "build.3.make", true},
-		{"build.*", "build.3.make", true}, {"*", "", true}, {"claude-*", "claude-opus-4-6", true}, {"a.b", "axb", false}, {"*/pack", "a.1/pack", true},
+		{"", "x", true},
+		{"review", "review", true},
+		{"review", "reviews", false},
+		{"build.*.make", "build.3.make", true},
+		{"build.*", "build.3.make", true},
+		{"*", "", true},
+		{"claude-*", "claude-opus-4-6", true},
+		{"a.b", "axb", false},
+		{"*/pack", "a.1/pack", true},
 	} {
 		if got := matches(c.glob, c.name); got != c.want {
 			t.Errorf("%q and %q: %t", c.glob, c.name, got)

@@ -77,7 +77,8 @@ func TestGolden(t *testing.T) {
 func TestJUnit(t *testing.T) {
 	var b bytes.Buffer
 	err := WriteJUnit(&b, []SuiteResult{{File: "a.test.yaml", Results: []*Result{
-		{Case: "good"}, {Case: "later", Skipped: "not yet"},
+		{Case: "good"},
+		{Case: "later", Skipped: "not yet"},
 		{Case: "bad", Failures: []Failure{{Line: 3, Col: 4, What: "it <differs>\x00", Expected: "a", Got: "b"}}, Story: []string{"+0s run"}},
 	}}})
 	if err != nil {

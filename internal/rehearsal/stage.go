@@ -32,7 +32,7 @@ type performer interface {
 // beside it.
 type stage struct {
 	c      *Case
-	ctx    context.Context           //nolint:containedctx // of the bubble, whose life is the stage's
+	ctx    context.Context           // of the bubble: it lives as long as the stage
 	node   func() (performer, error) // a new one
 	work   performer                 // of the node that is up
 	script *script
