@@ -5,8 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,36 +93,35 @@ func readFile(path string, limit int64) ([]byte, error) {
 type beside string
 
 // File reads a file by its path beside the test file.
-func (b beside) File(path string) ([]byte, error) {
-	source, err := readFile(b.path(path), workflow.DefinitionBytesMax)
+func (b beside) File(name string) ([]byte, error) {
+	source, err := readFile(b.path(name), workflow.DefinitionBytesMax)
 	if err != nil {
 		return nil, usageError("%w", err)
 	}
 	return source, nil
 }
 
-func (b beside) path(path string) string {
-	if filepath.IsAbs(path) {
-		return path
+func (b beside) path(name string) string {
+	if filepath.IsAbs(name) {
+		return name
 	}
-	return filepath.Join(string(b), path)
+	return filepath.Join(string(b), name)
 }
 
-// Template reads one of the examples.
+// Template reads a workflow that comes with the program: a template, or one of the examples.
 func (b beside) Template(name string) ([]byte, error) {
-	source, err := examples.FS.ReadFile(name + ".yaml")
-	if err == nil {
-		return source, nil
-	}
-	var known []string
-	entries, _ := examples.FS.ReadDir(".") //nolint:errcheck // embedded
-	for _, e := range entries {
-		if base, ok := strings.CutSuffix(e.Name(), ".yaml"); ok && !strings.Contains(base, ".") {
-			known = append(known, base)
+	known := map[string]string{} // file by name
+	for _, pattern := range []string{"*.yaml", "templates/*.yaml"} {
+		files, _ := fs.Glob(examples.FS, pattern) //nolint:errcheck // the patterns are right
+		for _, file := range files {
+			known[strings.TrimSuffix(path.Base(file), ".yaml")] = file
 		}
 	}
-	hint := "; there are " + strings.Join(known, ", ")
-	if near := fault.Nearest(name, known); near != "" {
+	if file, ok := known[name]; ok {
+		return examples.FS.ReadFile(file)
+	}
+	hint := ""
+	if near := fault.Nearest(name, slices.Collect(maps.Keys(known))); near != "" {
 		hint = fmt.Sprintf("; did you mean %q?", near)
 	}
 	return nil, usageError("there is no template %q%s", name, hint)
@@ -157,8 +160,8 @@ func (c *testCommand) play(ctx context.Context, s *screen, suite *rehearsal.Suit
 
 // writeGolden writes the golden file of a case; what differed from it is no failure any more.
 func writeGolden(file string, r *rehearsal.Result) error {
-	path := beside(filepath.Dir(file)).path(r.Golden.Path)
-	if err := os.WriteFile(path, r.Golden.Source, 0o600); err != nil {
+	golden := beside(filepath.Dir(file)).path(r.Golden.Path)
+	if err := os.WriteFile(golden, r.Golden.Source, 0o644); err != nil {
 		return fmt.Errorf("write the golden file: %w", err)
 	}
 	r.Accept()
@@ -277,7 +280,7 @@ func writeJUnit(path string, suites []rehearsal.SuiteResult) error {
 	if err := rehearsal.WriteJUnit(&report, suites); err != nil {
 		return fmt.Errorf("write the JUnit report: %w", err)
 	}
-	if err := os.WriteFile(path, report.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(path, report.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the JUnit report: %w", err)
 	}
 	return nil

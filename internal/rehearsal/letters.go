@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -53,7 +54,7 @@ func (l *steerLine) told() flow.Told {
 	return told(flow.ToldBudget, flow.BudgetRaise{Cost: dollars(l.USD), Tokens: l.Tokens, Reason: l.Reason, Actor: actor})
 }
 
-func dollars(usd float64) usage.Money { return usage.Money(usd * float64(usage.USD)) }
+func dollars(usd float64) usage.Money { return usage.Money(math.Round(usd * float64(usage.USD))) }
 
 // deliver hands a letter over.
 func (s *stage) deliver(l letter) {

@@ -62,8 +62,8 @@ func Read(name string, source []byte, library Library) (*Suite, error) {
 	if err := c.err(); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(doc.JSON(), s.file); err != nil { // a defect: the schema lets through what the types do not take
-		return nil, fmt.Errorf("read %s: %w", name, err)
+	if err := json.Unmarshal(doc.JSON(), s.file); err != nil { // a whole number spelled 1e3, or one that no int holds
+		return nil, fault.New(fault.KindInvalid, "tests_invalid", "the test file cannot be read: %v", err)
 	}
 	s.Cases = s.file.Cases
 	c.file(s)
@@ -137,15 +137,15 @@ func (s *Suite) source(pointer string, named json.RawMessage, template string) (
 		text, err := s.library.Template(template)
 		return source{text: text, file: "template " + template}, err
 	}
+	if known, ok := s.file.Workflows[textOf(named)]; ok {
+		pointer, named = "/workflows/"+escaped(textOf(named)), known
+	}
 	if bytes.HasPrefix(named, []byte("{")) {
 		return source{text: named, pointer: pointer}, nil
 	}
-	name := textOf(named)
-	if known, ok := s.file.Workflows[name]; ok && !bytes.Equal(known, named) {
-		return s.source("/workflows/"+escaped(name), known, "")
-	}
-	text, err := s.library.File(name)
-	return source{text: text, file: name}, err
+	path := textOf(named)
+	text, err := s.library.File(path)
+	return source{text: text, file: path}, err
 }
 
 // refused says what is wrong with a workflow, by its places in the file it stands in.

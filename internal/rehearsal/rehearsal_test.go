@@ -220,3 +220,21 @@ func TestRefusedFiles(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a test file holds, it is read or refused.
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(writer + "cases: [{name: x, input: {topic: tea}, crash: every, expect: {steps: {write: succeeded}}}]\n"))
+	f.Add([]byte(fan))
+	f.Add([]byte("workflows: {a: b, b: a}\ncases: [{name: x, workflow: a}]\n"))
+	f.Add([]byte("cases: [{name: x, workflow: {}, models: [{answer: 1e3, times: 1e3}]}]\n"))
+	f.Add([]byte("workflow: x\ncases: [{name: x, expect: {output: {a: ['${{ value']}, steps: {'a~/b': {output: '${{ 1 }}'}}}}]\n"))
+	f.Fuzz(func(t *testing.T, source []byte) {
+		s, err := Read("a.test.yaml", source, files{})
+		if (s == nil) == (err == nil) {
+			t.Errorf("neither read nor refused: %v", err)
+		}
+		if e := fault.Of(err); e != nil && e.Kind == fault.KindInternal {
+			t.Errorf("refused as if it were a defect: %v", err)
+		}
+	})
+}
