@@ -71,12 +71,19 @@ type modelLine struct {
 	Prompt  string          `json:"prompt"`
 	Times   int             `json:"times"`
 	Answer  json.RawMessage `json:"answer"`
+	Calls   []callLine      `json:"calls"`
 	Error   string          `json:"error"`
 	Message string          `json:"message"`
 	Latency span            `json:"latency"`
 	Tokens  *tokens         `json:"tokens"`
 
 	pointer string
+}
+
+// callLine is a tool that a model asks for, like delegate.
+type callLine struct {
+	Name      string          `json:"name"`
+	Arguments json.RawMessage `json:"arguments"`
 }
 
 type tokens struct {

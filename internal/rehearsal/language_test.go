@@ -2,10 +2,15 @@ package rehearsal
 
 import "testing"
 
-// The whole language is rehearsed: items, iterations, people, signals, the ladder.
+// The whole language is rehearsed: items, iterations, people, signals, runs in runs.
 func TestLanguage(t *testing.T) {
-	for _, c := range []struct{ name, source string }{
-		{"map", `
+	for _, f := range language {
+		t.Run(f.name, func(t *testing.T) { passes(t, f.source) })
+	}
+}
+
+var language = []struct{ name, source string }{
+	{"map", `
 workflow:
   spec: workflow/v1
   name: chapters
@@ -39,7 +44,7 @@ cases:
       order: [build.0.make, build.0.polish]
       calls: {"build.*": 5}
 `},
-		{"loop", `
+	{"loop", `
 workflow:
   spec: workflow/v1
   name: improve
@@ -60,7 +65,7 @@ cases:
       output: {score: 9}
       steps: {"improve.*.judge": {count: 2}}
 `},
-		{"approval", `
+	{"approval", `
 workflow:
   spec: workflow/v1
   name: publish
@@ -86,7 +91,7 @@ cases:
       error: {class: expired}
       assert: ["duration_s > 3 * 86400 - 1"]
 `},
-		{"signals and times", `
+	{"signals and times", `
 workflow:
   spec: workflow/v1
   name: order
@@ -107,7 +112,7 @@ cases:
     wait_out: true
     expect: {error: {class: timeout}}
 `},
-		{"workflows in workflows", `
+	{"workflows in workflows", `
 workflow:
   spec: workflow/v1
   name: order
@@ -147,9 +152,6 @@ cases:
       error: {class: child_failed, step: each.1.ship}
       steps: {each.1.ship/pack: {status: failed, error: content_policy}}
 `},
-	} {
-		t.Run(c.name, func(t *testing.T) { passes(t, c.source) })
-	}
 }
 
 // What waits for ever is told, with what would help.

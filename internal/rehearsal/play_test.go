@@ -69,42 +69,70 @@ cases:
     expect: {status: succeeded}
 `
 
-// However often it is played, a case goes the same way, though its attempts are at work side by side.
-func TestDeterministic(t *testing.T) {
-	c := suite(t, fan).Cases[0]
-	first := play(t, c)
-	for range 30 {
-		if diff := cmp.Diff(first.story, play(t, c).story); diff != "" {
-			t.Fatalf("it went otherwise:\n%s", diff)
-		}
+// everyCase calls do for every case there is.
+func everyCase(t *testing.T, do func(t *testing.T, c *Case)) {
+	sources := map[string]string{"fan": fan, "writer": writer + "cases: [{name: written, input: {topic: tea}, models: [{step: review, answer: {pass: true}}]}]"}
+	for _, f := range slices.Concat(language, care) {
+		sources[f.name] = f.source
 	}
-	if len(first.story) < 10 || !strings.Contains(first.story[len(first.story)-1], "run_succeeded") {
-		t.Errorf("it was no story:\n%s", strings.Join(first.story, "\n"))
+	for name, source := range sources {
+		for _, c := range suite(t, source).Cases {
+			t.Run(name+"/"+c.Name, func(t *testing.T) { do(t, c) })
+		}
 	}
 }
 
-// A node that dies after every event changes nothing of what comes out.
+// However often it is played, a case goes the same way, though its attempts are at work side by side.
+func TestDeterministic(t *testing.T) {
+	everyCase(t, func(t *testing.T, c *Case) {
+		first := play(t, c)
+		for range 5 {
+			if diff := cmp.Diff(first.story, play(t, c).story); diff != "" {
+				t.Fatalf("it went otherwise:\n%s", diff)
+			}
+		}
+	})
+}
+
+// ends is what must not hang on whether nodes died: how the run and each of its steps ended, and with what.
+func ends(p played) (list []string) {
+	a := p.account
+	list = append(list, a.Status+" "+string(a.Output))
+	if a.Error != nil {
+		list = append(list, a.Error.Step+" "+a.Error.Class)
+	}
+	for _, s := range a.Steps {
+		list = append(list, s.Path+" "+s.Status+" "+string(s.Output))
+	}
+	return list
+}
+
+// A node that dies after every event changes nothing of what comes out, whatever the workflow does.
 func TestCrashes(t *testing.T) {
-	whole := play(t, suite(t, fan).Cases[0])
-	for name, where := range map[string]string{"every": "every", "after": "{after: [a, nap]}"} {
-		t.Run(name, func(t *testing.T) {
-			c := suite(t, fan+"    crash: "+where+"\n").Cases[0]
-			p := play(t, c)
-			if diff := cmp.Diff(string(whole.account.Output), string(p.account.Output)); diff != "" {
-				t.Error(diff)
-			}
-			statuses := func(p played) (list []string) {
-				for _, s := range p.account.Steps {
-					list = append(list, s.Path+" "+s.Status)
-				}
-				return list
-			}
-			if diff := cmp.Diff(statuses(whole), statuses(p)); diff != "" {
-				t.Error(diff)
-			}
-			if slices.Equal(whole.story, p.story) {
-				t.Error("nobody died")
-			}
-		})
+	everyCase(t, func(t *testing.T, c *Case) {
+		c.Crash = crash{}
+		whole := play(t, c)
+		c.Crash.Every = true
+		died := play(t, c)
+		if diff := cmp.Diff(ends(whole), ends(died)); diff != "" {
+			t.Errorf("it came to another end (-whole +died):\n%s%s", diff, strings.Join(died.story, "\n"))
+		}
+	})
+}
+
+// A node may die after chosen steps only: what is at work then begins anew.
+func TestCrashAfter(t *testing.T) {
+	starts := func(p played) int {
+		return len(slices.DeleteFunc(p.story, func(l string) bool { return !strings.Contains(l, "step_started") }))
+	}
+	c := suite(t, fan).Cases[0]
+	whole := play(t, c)
+	c.Crash.After = []string{"a", "nap"}
+	died := play(t, c)
+	if diff := cmp.Diff(ends(whole), ends(died)); diff != "" {
+		t.Error(diff)
+	}
+	if slices.Equal(whole.story, died.story) || starts(whole) != starts(died) {
+		t.Errorf("nobody died, or a step was started twice:\n%s", strings.Join(died.story, "\n"))
 	}
 }

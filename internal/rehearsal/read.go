@@ -310,10 +310,10 @@ func (c *checker) lines(pointer string, models []modelLine, tools []toolLine, ap
 		l := &models[i]
 		l.pointer = fmt.Sprintf("%s/models/%d", pointer, i)
 		switch {
-		case l.Answer != nil && l.Error != "":
-			c.add(l.pointer+"/error", "conflict", "", `"answer" and "error" exclude each other`)
-		case l.Answer == nil && l.Error == "" && l.Latency == 0:
-			c.add(l.pointer, "required", "", `the line says nothing: it needs "answer", "error" or "latency"`)
+		case (l.Answer != nil || l.Calls != nil) && l.Error != "":
+			c.add(l.pointer+"/error", "conflict", "", `an answer and an "error" exclude each other`)
+		case l.Answer == nil && l.Calls == nil && l.Error == "" && l.Latency == 0:
+			c.add(l.pointer, "required", "", `the line says nothing: it needs "answer", "calls", "error" or "latency"`)
 		case l.Message != "" && l.Error == "":
 			c.add(l.pointer+"/message", "conflict", "", `"message" belongs to an "error"`)
 		}

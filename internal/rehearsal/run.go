@@ -159,7 +159,7 @@ func (c *Case) node(s *script, now func() time.Time) func() (performer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make the gateway: %w", err)
 		}
-		return worker.New(worker.Config{Gateway: door{g, s}, Tools: s}), nil
+		return worker.New(worker.Config{Gateway: door{g, s}, Tools: s, Roster: g}), nil
 	}
 }
 

@@ -2,6 +2,7 @@ package rehearsal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -84,7 +85,7 @@ func (s *script) line(call string, n int, fits func(i int) (pointer string, time
 
 // respond answers a call of a model; nil: the simulation does.
 func (s *script) respond(ctx context.Context, c provider.Call) *provider.Scripted {
-	who, turn, asked := speakerOf(ctx), turnOf(c.Ask), lastAsked(c.Ask)
+	who, turn, asked := speakerOf(ctx), turnOf(c.Ask), provider.Answered(c.Ask)
 	i := s.line("model "+c.Model+" "+c.Seed, len(s.c.Models), func(i int) (string, int, bool) {
 		l := &s.c.Models[i]
 		return l.pointer, l.Times, matches(l.Step, who.path) && matches(l.Agent, who.agent) && matches(l.Model, c.Model) &&
@@ -131,15 +132,6 @@ func turnOf(a agent.Ask) int {
 	return turn
 }
 
-func lastAsked(a agent.Ask) string {
-	for i := len(a.Messages) - 1; i >= 0; i-- {
-		if a.Messages[i].Role == agent.RoleUser {
-			return a.Messages[i].Content
-		}
-	}
-	return ""
-}
-
 // scripted is what the simulation is told to say.
 func (l *modelLine) scripted() *provider.Scripted {
 	r := &provider.Scripted{Latency: time.Duration(l.Latency)}
@@ -148,8 +140,9 @@ func (l *modelLine) scripted() *provider.Scripted {
 	}
 	switch l.Error {
 	case "":
-		if r.Text = textOf(l.Answer); l.Answer == nil {
-			r.Improvised = true
+		r.Text, r.Improvised = textOf(l.Answer), l.Answer == nil && l.Calls == nil
+		for _, call := range l.Calls {
+			r.Calls = append(r.Calls, provider.ScriptedCall{Name: call.Name, Arguments: cmp.Or(string(call.Arguments), "{}")})
 		}
 		return r
 	case "timeout":

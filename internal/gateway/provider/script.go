@@ -49,7 +49,7 @@ func (s *Simulated) scripted(ctx context.Context, c Call) *Scripted {
 	if len(s.cfg.Script) == 0 {
 		return nil
 	}
-	asked := answered(c.Ask)
+	asked := Answered(c.Ask)
 	for _, line := range s.cfg.Script {
 		if line.Model != "" && line.Model != c.Model || !strings.Contains(asked, line.Contains) {
 			continue
@@ -63,8 +63,8 @@ func (s *Simulated) scripted(ctx context.Context, c Call) *Scripted {
 	return nil
 }
 
-// answered is what an answer is to: what the user said last, or the results of the tools that were called since.
-func answered(a agent.Ask) string {
+// Answered is what an answer is to: what the user said last, or the results of the tools that were called since.
+func Answered(a agent.Ask) string {
 	var results []string
 	for _, m := range slices.Backward(a.Messages) {
 		switch {
