@@ -23,10 +23,12 @@ type cli struct {
 
 	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service."`
 	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
+	Test     testCommand     `cmd:"" group:"runs" help:"Test a workflow in memory, with scripted models, faults and people; needs no service."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`
 	Watch    watchCommand    `cmd:"" group:"runs" help:"Follow a run to its end."`
 	Get      getCommand      `cmd:"" aliases:"show" group:"runs" help:"Show a run and its steps (also: show)."`
 	List     listCommand     `cmd:"" group:"runs" help:"List runs, newest first."`
+	Compare  compareCommand  `cmd:"" group:"runs" help:"Lay two runs side by side."`
 	Resume   resumeCommand   `cmd:"" group:"runs" help:"Let a failed run go on; finished steps are kept."`
 	Cancel   cancelCommand   `cmd:"" group:"runs" help:"Ask a run to stop."`
 	Signal   signalCommand   `cmd:"" group:"runs" help:"Send a signal to a run, or to all that wait for it."`

@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "rewrite testdata")
 
 func TestHelpNamesTheCommands(t *testing.T) {
 	r := fermata(t, "--help").want(t, 0)
-	for _, name := range []string{"demo", "dev", "serve", "validate", "run", "watch", "get", "list", "resume", "cancel", "migrate", "version"} {
+	for _, name := range []string{"demo", "dev", "serve", "validate", "test", "run", "watch", "get", "list", "compare", "resume", "cancel", "migrate", "version"} {
 		if !strings.Contains(r.out, "\n  "+name+" ") {
 			t.Errorf("help does not name %s:\n%s", name, r.out)
 		}
@@ -71,7 +71,7 @@ func TestValidate(t *testing.T) {
 		t.Fatalf("%d examples, %v", len(files), err)
 	}
 	for _, file := range files {
-		if strings.HasSuffix(file, ".config.yaml") { // of the service, for the example of the same name
+		if strings.HasSuffix(file, ".config.yaml") || strings.HasSuffix(file, ".test.yaml") { // for the example of the same name
 			continue
 		}
 		r := fermata(t, "validate", "-f", file)

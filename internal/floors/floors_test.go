@@ -25,7 +25,7 @@ const aside = -1
 var floors = map[string]int{
 	"cmd/fermata": 6,
 
-	"api": 5, "api/client": 5, "internal/bench": 5,
+	"api": 5, "api/client": 5, "internal/bench": 5, "internal/rehearsal": 5,
 
 	"internal/engine": 4, "internal/worker": 4, "internal/ledger": 4, "internal/peers": 4, "internal/incident": 4,
 

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -87,6 +86,7 @@ type Breaker struct {
 type breaker struct {
 	mu              sync.Mutex
 	provider, model string
+	lots            lots
 
 	state     breakerState
 	until     time.Time     // of open
@@ -263,7 +263,7 @@ func (b *breaker) nextOpen() time.Duration {
 	} else {
 		b.openFor = min(time.Duration(float64(b.openFor)*breakerOpenFactor), breakerOpenMax)
 	}
-	return time.Duration(float64(b.openFor) * (1 + breakerJitter*(2*rand.Float64()-1)))
+	return time.Duration(float64(b.openFor) * (1 + breakerJitter*(2*b.lots.draw()-1)))
 }
 
 // open never shortens a time that already stands.

@@ -9,8 +9,9 @@ import (
 
 // breakers are all of them, by provider and model.
 type breakers struct {
-	mu  sync.RWMutex
-	all map[string]*breaker
+	mu   sync.RWMutex
+	all  map[string]*breaker
+	lots lots
 }
 
 // of finds the breaker of a model at a provider. Names come from outside, so what is remembered is bounded: the ones
@@ -38,7 +39,7 @@ func (s *breakers) named(provider, model string, now time.Time) *breaker {
 	if len(s.all) >= breakersMax {
 		s.forget(now)
 	}
-	b = &breaker{provider: provider, model: model, lastUse: now}
+	b = &breaker{provider: provider, model: model, lastUse: now, lots: s.lots}
 	s.all[id] = b
 	return b
 }

@@ -3,7 +3,6 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -235,7 +234,7 @@ func (c *completion) again(ctx context.Context, e *entry, failed *provider.Error
 	if !allowed || failed.NoRetry || retries >= e.Retries || rule.once && retries > 0 {
 		return false
 	}
-	wait := max(backoff(retries), failed.RetryAfter)
+	wait := max(backoff(retries, c.g.lots.draw()), failed.RetryAfter)
 	if wait > patience(ctx, e.last) {
 		return false
 	}
@@ -270,10 +269,10 @@ func patience(ctx context.Context, last bool) time.Duration {
 	return min(waitMax, left/2)
 }
 
-// backoff is exponential with full jitter.
-func backoff(retries int) time.Duration {
+// backoff is exponential with full jitter: draw is from 0 to 1.
+func backoff(retries int, draw float64) time.Duration {
 	limit := min(backoffBase<<min(retries, 10), backoffMax)
-	return rand.N(limit + 1)
+	return time.Duration(draw * float64(limit))
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

@@ -299,7 +299,7 @@ func TestBackoff(t *testing.T) {
 	for retries, limit := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
 		longest := time.Duration(0)
 		for range 2000 {
-			d := backoff(retries)
+			d := backoff(retries, lots(nil).draw())
 			if d < 0 || d > limit {
 				t.Fatalf("after %d retries: %s", retries, d)
 			}
@@ -309,7 +309,7 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("after %d retries never more than %s: the jitter is not full", retries, longest)
 		}
 	}
-	if d := backoff(1_000_000); d > backoffMax {
+	if d := backoff(1_000_000, 1); d > backoffMax {
 		t.Errorf("overflow: %s", d)
 	}
 }

@@ -6,6 +6,7 @@ package gateway
 import (
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -46,6 +47,9 @@ type Config struct {
 	Tracer    trace.Tracer       // nil: no spans
 	Log       *slog.Logger
 	Now       func() time.Time // time.Now; decides which price holds
+	// Draw gives a number from 0 to 1 that spreads pauses, so that callers and nodes do not come back all at once: at
+	// random.
+	Draw func() float64
 }
 
 // Gateway makes model calls. It is safe for concurrent use.
@@ -60,6 +64,7 @@ type Gateway struct {
 	metrics   *telemetry.Metrics
 	tracer    trace.Tracer
 	log       *slog.Logger
+	lots      lots
 
 	retriesMu sync.Mutex
 	retries   map[string]*retryBudget // by provider
@@ -73,8 +78,9 @@ func New(c Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		catalog: known, budgets: c.Budgets, onBreaker: c.OnBreaker, metrics: c.Metrics, tracer: c.Tracer, log: c.Log,
-		retries: map[string]*retryBudget{}, lanes: newLanes(known.providers, known.now()),
+		retries: map[string]*retryBudget{}, lanes: newLanes(known.providers, known.now()), lots: c.Draw,
 	}
+	g.breakers.lots = c.Draw
 	known.standing = g.stand
 	g.metrics.ModelsKnown(known.roster.names())
 	if g.budgets == nil {
@@ -180,6 +186,16 @@ type Attempted struct {
 func (e *FailedError) Error() string { return e.Class + ": " + e.Message }
 
 var errNoEntries = errors.New("the chain has no entries")
+
+// lots are what pauses are drawn from: numbers from 0 to 1. Nil: at random.
+type lots func() float64
+
+func (l lots) draw() float64 {
+	if l == nil {
+		return rand.Float64()
+	}
+	return l()
+}
 
 func (g *Gateway) retryBudget(provider string) *retryBudget {
 	g.retriesMu.Lock()

@@ -66,7 +66,9 @@ func (a *activation) ResolveName(name string) (any, bool) {
 	case "input":
 		return a.scope.Input, true
 	case "steps":
-		return fields(a.step), a.scope.Steps != nil
+		if a.scope.Steps != nil {
+			return fields(a.step), true
+		}
 	case "run":
 		return fields(a.run), a.scope.Run != nil
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -29,42 +30,41 @@ type ScriptedCall struct {
 
 // Scripted is one scripted answer.
 type Scripted struct {
-	Latency time.Duration
-	Text    string
-	Calls   []ScriptedCall
-	Tokens  *usage.Tokens // nil: estimated
-	Error   *Error        // instead of Text and Calls
+	Latency    time.Duration
+	Text       string // the answer; with Class the message of the failure, empty: the class
+	Calls      []ScriptedCall
+	Tokens     *usage.Tokens // nil: estimated
+	Class      Class         // of a failure instead of Text and Calls, as a server would report it
+	Hangs      bool          // no answer comes until the caller gives up
+	Improvised bool          // the simulation answers, after Latency
 }
 
 // scripted gives the answer that is laid down for a call; nil: none.
-func (s *Simulated) scripted(c Call) *Scripted {
+func (s *Simulated) scripted(ctx context.Context, c Call) *Scripted {
 	if s.cfg.Respond != nil {
-		if r := s.cfg.Respond(c); r != nil {
+		if r := s.cfg.Respond(ctx, c); r != nil {
 			return r
 		}
 	}
 	if len(s.cfg.Script) == 0 {
 		return nil
 	}
-	asked := answered(c.Ask)
+	asked := Answered(c.Ask)
 	for _, line := range s.cfg.Script {
 		if line.Model != "" && line.Model != c.Model || !strings.Contains(asked, line.Contains) {
 			continue
 		}
-		r := &Scripted{Latency: line.Latency, Text: line.Answer, Calls: line.Calls, Tokens: line.Tokens}
+		r := &Scripted{Latency: line.Latency, Text: line.Answer, Calls: line.Calls, Tokens: line.Tokens, Class: Class(line.Class)}
 		if line.Class != "" {
-			r.Error = failing(Class(line.Class), c)
-			if line.Tokens != nil {
-				r.Error.Tokens = *line.Tokens
-			}
+			r.Text = ""
 		}
 		return r
 	}
 	return nil
 }
 
-// answered is what an answer is to: what the user said last, or the results of the tools that were called since.
-func answered(a agent.Ask) string {
+// Answered is what an answer is to: what the user said last, or the results of the tools that were called since.
+func Answered(a agent.Ask) string {
 	var results []string
 	for _, m := range slices.Backward(a.Messages) {
 		switch {

@@ -27,8 +27,8 @@ type SimulatedConfig struct {
 	RequestsMax   int64         // a minute; what is more is refused with a 429; 0: no limit
 	// Script answers in place of the simulation where a line of it fits; the first one that does.
 	Script []ScriptLine
-	// Respond answers in place of both where it gives anything but nil: for tests.
-	Respond func(Call) *Scripted
+	// Respond answers in place of both where it gives anything but nil. It is given the context of the call.
+	Respond func(context.Context, Call) *Scripted
 }
 
 // Simulated answers without a model: the same call with the same seed gets the same answer. It honours JSON Schemas
@@ -86,9 +86,10 @@ func (s *Simulated) Complete(ctx context.Context, c Call) (Reply, error) {
 	if s.cfg.LatencyJitter > 0 {
 		latency += time.Duration(dice.Int64N(int64(s.cfg.LatencyJitter)))
 	}
-	script := s.scripted(c)
+	script := s.scripted(ctx, c)
 	if script != nil {
 		latency += script.Latency
+		m.hangs = m.hangs || script.Hangs
 	}
 	fate := dice.Float64()
 	limits, ok := s.limit.take(time.Now())
@@ -118,9 +119,16 @@ func (s *Simulated) Complete(ctx context.Context, c Call) (Reply, error) {
 // answer makes the answer, or the failure, that a call will get.
 func (s *Simulated) answer(c Call, m manner, dice *rand.Rand, fate float64, script *Scripted) (Reply, error) {
 	switch {
-	case script != nil && script.Error != nil:
-		return Reply{}, script.Error
-	case script != nil:
+	case script != nil && script.Class != "":
+		e := failing(script.Class, c)
+		if script.Text != "" {
+			e.Message = script.Text
+		}
+		if script.Tokens != nil {
+			e.Tokens = *script.Tokens
+		}
+		return Reply{}, e
+	case script != nil && !script.Improvised:
 		return s.reply(c, Reply{Text: script.Text, ToolCalls: script.calls(dice), RequestID: requestIDOf(dice)}, script.Tokens)
 	}
 	if err := s.fail(c, m, fate); err != nil {

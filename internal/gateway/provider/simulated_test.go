@@ -274,12 +274,16 @@ func TestSimulatedRates(t *testing.T) {
 }
 
 func TestSimulatedRespond(t *testing.T) {
-	s := NewSimulated(SimulatedConfig{Respond: func(c Call) *Scripted {
+	s := NewSimulated(SimulatedConfig{Respond: func(_ context.Context, c Call) *Scripted {
 		switch c.Seed {
 		case "text":
 			return &Scripted{Text: "as told"}
 		case "error":
-			return &Scripted{Error: &Error{Class: ClassAuth, Message: "no"}}
+			return &Scripted{Class: ClassAuth, Text: "no"}
+		case "slow":
+			return &Scripted{Improvised: true, Latency: time.Nanosecond}
+		case "silence":
+			return &Scripted{Hangs: true}
 		}
 		return nil
 	}})
@@ -287,8 +291,17 @@ func TestSimulatedRespond(t *testing.T) {
 		t.Errorf("got %+v, %v", r, err)
 	}
 	_, err := s.Complete(t.Context(), Call{Model: "m", Ask: prompt("x"), Seed: "error"})
-	if e := failure(t, err); e.Class != ClassAuth {
+	if e := failure(t, err); e.Class != ClassAuth || e.Message != "no" {
 		t.Errorf("got %+v", e)
+	}
+	short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err = s.Complete(short, Call{Model: "m", Ask: prompt("x"), Seed: "silence"})
+	if e := failure(t, err); e.Class != ClassTimeout {
+		t.Errorf("got %+v", e)
+	}
+	if r, err := s.Complete(t.Context(), Call{Model: "m", Ask: prompt("x"), Seed: "slow"}); err != nil || !strings.Contains(r.Text, SimulatedMark) {
+		t.Errorf("got %+v, %v", r, err)
 	}
 	if r, err := s.Complete(t.Context(), Call{Model: "m", Ask: prompt("x")}); err != nil || !strings.Contains(r.Text, SimulatedMark) {
 		t.Errorf("got %+v, %v", r, err)
