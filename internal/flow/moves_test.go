@@ -24,20 +24,20 @@ func TestMovesAreDrawn(t *testing.T) {
 
 func mermaid[S ~string](moves map[S][]S, first S) string {
 	var b strings.Builder
-	b.WriteString("stateDiagram-v2\n")
+	b.WriteString("flowchart LR\n")
 	if first != "" {
-		fmt.Fprintf(&b, "  [*] --> %s\n", first)
+		fmt.Fprintf(&b, "  begin --> %s\n", first)
 	}
 	for _, from := range slices.Sorted(maps.Keys(moves)) {
-		for _, to := range moves[from] {
-			origin := string(from)
-			if origin == "" {
-				origin = "[*]"
-			}
-			fmt.Fprintf(&b, "  %s --> %s\n", origin, to)
+		origin, to := string(from), make([]string, 0, len(moves[from]))
+		if origin == "" {
+			origin = "begin"
 		}
-		if len(moves[from]) == 0 {
-			fmt.Fprintf(&b, "  %s --> [*]\n", from)
+		for _, s := range moves[from] {
+			to = append(to, string(s))
+		}
+		if len(to) > 0 {
+			fmt.Fprintf(&b, "  %s --> %s\n", origin, strings.Join(to, " & "))
 		}
 	}
 	return b.String()
