@@ -229,6 +229,9 @@ func (s *step) applyNext(b *AttemptFailed) {
 func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	r.leaveWork(s)
 	r.moveStep(s, StepStatusRunning)
+	if e.Attempt != s.attempt {
+		s.begun = len(s.calls)
+	}
 	s.attempt, s.startSeq, s.queued, s.held, s.stale, s.waits = e.Attempt, e.Seq, false, "", false, nil
 	if b.Input != nil {
 		s.input = b.Input
@@ -433,13 +436,11 @@ func (r *Run) charge(s *step, calls []usage.Call) {
 	r.spend(s, sum)
 }
 
-// spend counts a cost in the run, and in the steps around that have a budget.
+// spend counts a cost in the run, in the step and in all that is around it.
 func (r *Run) spend(s *step, sum usage.Sum) {
 	r.sum = r.sum.Plus(sum)
 	for p := s; p != nil; p = p.around() {
-		if p.def.Budget != nil {
-			p.inBudget = p.inBudget.Plus(sum)
-		}
+		p.sum = p.sum.Plus(sum)
 	}
 }
 
@@ -448,7 +449,6 @@ func (r *Run) chargeChild(s *step, c *ChildResult) {
 	if c == nil {
 		return
 	}
-	s.spent = s.spent.Plus(c.Sum)
 	r.spend(s, c.Sum)
 }
 
@@ -476,7 +476,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		spent: s.spent, inBudget: s.inBudget, calls: s.calls,
+		sum: s.sum, calls: s.calls, earlier: len(s.calls),
 	}
 	switch {
 	case byHand:

@@ -258,7 +258,7 @@ func (r *Run) budgetsAround(s *step) []Budget {
 
 // stepBudget is what a step, and all inside it, may spend. A share is one of the limit around it; without one it is none.
 func (r *Run) stepBudget(s *step, b *workflow.StepBudget) Budget {
-	out := Budget{ID: uuid.NewSHA1(r.ID, []byte(s.path())), Name: s.path(), Cost: b.Cost, Spent: s.inBudget}
+	out := Budget{ID: uuid.NewSHA1(r.ID, []byte(s.path())), Name: s.path(), Cost: b.Cost, Spent: s.sum}
 	if b.Share > 0 {
 		out.Cost = r.shareOf(s, b.Share)
 	}

@@ -115,6 +115,8 @@ type Attempt struct {
 	Budget       *Budget           // of the run; nil: none
 	Around       []Budget          // of steps with one of their own and of the runs around; the run's own is not among them
 
+	Made int // requests of the step's attempts before, in this generation; those of delegates are not counted
+
 	Duty  Duty
 	Agent *workflow.Agent // who works at it; nil: no agent does
 	// Scope is what the asserts of the step's gate read besides the answer. It is a copy that nobody changes.

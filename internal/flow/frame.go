@@ -97,10 +97,11 @@ type step struct {
 	decoded  bool
 	failures []Failure // of the attempts of this generation, the final one included
 	skipped  string
-	spent    usage.Sum    // by runs that it started
-	inBudget usage.Sum    // of a step with a budget: what it and all inside it have spent
+	sum      usage.Sum    // of its calls, of the runs that it started, and of all inside it
 	calls    []usage.Call // of all attempts and generations
 	best     int          // of calls: whose answer was taken below the gate
+	earlier  int          // of calls: those of generations before
+	begun    int          // of calls: those made when the attempt at work began
 }
 
 // newFrame makes an instance of a body. Its steps are of the generation of what it belongs to.

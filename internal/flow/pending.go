@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/fermata-run/fermata/internal/workflow"
@@ -39,7 +40,7 @@ func (r *Run) Attempt(start Start) Attempt {
 		Run: r.ID, Tenant: r.Tenant, Workflow: r.w.Name, Step: s.def, Path: s.path(), Gen: s.gen, No: s.attempt, Start: s.startSeq,
 		Input: s.input, Turns: s.turns, Key: sideEffectKey(r.ID[:], s.path()), Deadline: r.deadline(s),
 		Labels: r.submitted.Labels, Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Budget: r.attemptBudget(), Around: r.budgetsAround(s),
-		Duty: s.duty, Agent: s.worker(), Orchestrator: r.w.Orchestrator, Avoid: s.avoided(), Replan: s.replan, Depth: r.plans() + 1,
+		Duty: s.duty, Agent: s.worker(), Orchestrator: r.w.Orchestrator, Avoid: s.avoided(), Replan: s.replan, Depth: r.plans() + 1, Made: s.made(),
 	}
 	if s.def.Plan != nil {
 		a.Within = r.w
@@ -59,6 +60,20 @@ func (r *Run) Attempt(start Start) Attempt {
 	}
 	return a
 }
+
+// made counts the requests of the attempts before: what repeats them is bounded together.
+func (s *step) made() int {
+	n := 0
+	for _, c := range s.calls[s.earlier:max(s.earlier, s.begun)] {
+		if !strings.HasPrefix(c.Who, whoDelegate) {
+			n++
+		}
+	}
+	return n
+}
+
+// whoDelegate is how the names of delegates begin in usage.Call.Who.
+const whoDelegate = "delegate"
 
 // worker is the agent that works at the step, or nil.
 func (s *step) worker() *workflow.Agent {

@@ -143,6 +143,13 @@ func (s *stage) command(text string) string {
 			s.t.Fatal(err)
 		}
 		return fmt.Sprintf("%v\n", s.run.CanRaise(b))
+	case "made":
+		for start := range s.run.Pending {
+			if a := s.run.Attempt(start); a.Path == rest {
+				return fmt.Sprintf("%d\n", a.Made)
+			}
+		}
+		return "not at work\n"
 	case "format":
 		return fmt.Sprintf("%d\n", s.run.Format())
 	case "can-resume":

@@ -27,7 +27,7 @@ func (s *step) provenance() (Provenance, bool) {
 	if a == nil || s.def.Plan != nil || s.status != StepStatusSucceeded || byNoModel || !ok {
 		return Provenance{}, false
 	}
-	total := s.total()
+	total := s.sum
 	return Provenance{
 		Step: s.path(), Agent: a.Name, Role: a.Role,
 		Provider: call.Provider, Model: call.Model, Simulated: call.Simulated, Attempt: s.attempt,

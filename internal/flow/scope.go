@@ -148,12 +148,12 @@ func (s *step) Field(name string) (any, bool) {
 	case "duration_s":
 		return s.endedAt.Sub(s.startedAt).Seconds(), s.status.Settled() && !s.startedAt.IsZero()
 	case "cost_usd":
-		return float64(s.total().Cost) / 1e9, true
+		return float64(s.sum.Cost) / 1e9, true
 	case "model":
 		c, ok := s.answered()
 		return c.Model, ok
 	case "usage":
-		t := s.total().Tokens
+		t := s.sum.Tokens
 		return map[string]any{
 			"input": t.Input, "cache_read": t.CacheRead, "cache_write": t.CacheWrite,
 			"output": t.Output, "reasoning": t.Reasoning,

@@ -77,10 +77,10 @@ type StepView struct {
 	Case       *int
 	ByHand     bool
 	Repaired   bool
-	BelowGate  bool     // no model's answer was accepted; this is the best one
-	Held       string   // what its attempt waits for until RetryAt: budget, incident; empty: it is not held
-	Refusal    *Failure // that holds it
-	Sum        usage.Sum
+	BelowGate  bool      // no model's answer was accepted; this is the best one
+	Held       string    // what its attempt waits for until RetryAt: budget, incident; empty: it is not held
+	Refusal    *Failure  // that holds it
+	Sum        usage.Sum // of all generations, and of all that is inside it
 	Calls      []usage.Call
 
 	Inside    *Inside     // of a map or loop; the steps of its items stand behind it
@@ -132,7 +132,7 @@ func (r *Run) stepView(s *step) StepView {
 	v := StepView{
 		Path: s.path(), Kind: s.def.Kind, Section: sectionNames[s.def.Section], Status: s.status, Gen: s.gen,
 		Attempt: s.attempt, StartedAt: s.startedAt, EndedAt: s.endedAt, Input: s.input, Failures: s.failures,
-		Skipped: s.skipped, Sum: s.total(), Calls: s.calls,
+		Skipped: s.skipped, Sum: s.sum, Calls: s.calls,
 		Inside: s.inView(), Answer: s.answer, Child: s.child, Duty: s.duty, Plan: s.plan,
 	}
 	if a := s.worker(); a != nil {
@@ -249,14 +249,6 @@ func (r *Run) Stat(path Path) StepStat {
 		stat.Agent = a.Name
 	}
 	return stat
-}
-
-func (s *step) total() usage.Sum {
-	sum := s.spent
-	for _, c := range s.calls {
-		sum.Add(c)
-	}
-	return sum
 }
 
 // answered is the last call of the step's own agent that a model answered, or whose answer was taken though it was not

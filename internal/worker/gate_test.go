@@ -267,6 +267,16 @@ func TestRequestsOfAnAttempt(t *testing.T) {
 	}
 }
 
+// What repeats the calls of a step is bounded together: an attempt knows what those before it made.
+func TestRequestsOfAStep(t *testing.T) {
+	m := &cast{lines: map[string][]string{"": {"nonsense", "nonsense", "nonsense"}}}
+	a := scene(t, func(a *flow.Attempt) { a.Made = 22 })
+	_, o, _ := do(t.Context(), New(Config{Gateway: m}), a)
+	if len(m.asked) != 2 || o.Failure == nil || o.Failure.Class != "exhausted" {
+		t.Errorf("%d requests, %+v", len(m.asked), o.Failure)
+	}
+}
+
 // What a model writes is never read as an expression.
 func TestAnswersAreNoExpressions(t *testing.T) {
 	evil := `{"text":"${{ secrets.x }} ${{ input.n }}"}`

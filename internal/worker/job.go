@@ -44,7 +44,7 @@ type job struct {
 	answers  map[string]int // so far, by whose words
 	last     *flow.Turn     // the last answer, not reported as long as the attempt may end with it
 	calls    []usage.Call   // paid for since the last answer
-	made     int            // requests, but the turns that hand out tasks
+	made     int            // requests of the step, but the turns that hand out tasks
 	helped   int            // requests of delegates
 	notes    []string
 	clock    clock
@@ -60,7 +60,7 @@ type clock struct {
 }
 
 func (w *Worker) newJob(outer context.Context, a flow.Attempt, report func(flow.Report)) *job {
-	j := &job{w: w, outer: outer, attempt: a, report: report, answered: map[string][]flow.Turn{}, answers: map[string]int{}}
+	j := &job{w: w, outer: outer, attempt: a, report: report, answered: map[string][]flow.Turn{}, answers: map[string]int{}, made: a.Made}
 	j.clock.left = a.Step.Timeout
 	for _, turn := range a.Turns {
 		j.answered[turn.Who] = append(j.answered[turn.Who], turn)
@@ -193,7 +193,7 @@ func (j *job) admit(helper bool) (ctx context.Context, left int, b *noAnswer) {
 		left = min(gateway.CallsMax, helpersCallsMax-j.helped)
 	}
 	if left <= 0 {
-		message := fmt.Sprintf("no answer passed within the %d requests of one attempt", gateway.CallsMax)
+		message := fmt.Sprintf("no answer passed within the %d requests of one step", gateway.CallsMax)
 		if helper {
 			message = fmt.Sprintf("the delegates of one attempt make at most %d requests", helpersCallsMax)
 		}
