@@ -50,6 +50,9 @@ create index approval_list on approval (tenant_id, status, asked_at, id);
 -- Serves the list of one run's.
 create index approval_run on approval (run_id, asked_at, id);
 
+-- Serves the count of the open ones, and since when the first has been.
+create index approval_open on approval (asked_at) where status = 'open';
+
 -- Runs that are told of signals of a name: from their submission until they end, and again after a resume.
 create table signal_wait (
     tenant_id uuid not null,

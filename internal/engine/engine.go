@@ -268,6 +268,9 @@ func (e *Engine) sample(ctx context.Context) {
 		if counts, err := e.cfg.Store.CountLive(ctx); err == nil {
 			e.metrics.RunsByState(counts)
 		}
+		if n, oldest, err := e.cfg.Store.OpenApprovals(ctx); err == nil {
+			e.metrics.ApprovalsOpen(n, oldest)
+		}
 		leases := 0
 		for _, s := range e.shards {
 			if _, ok := s.lease(); ok {

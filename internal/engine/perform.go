@@ -188,7 +188,11 @@ func (s *shard) count(h *holding, events []flow.Event) {
 func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 	switch e.Kind {
 	case flow.KindRunSubmitted:
-		s.metrics.RunAccepted(run.Workflow().Name, "api")
+		source := "api"
+		if run.Submitted().Parent != nil {
+			source = "step"
+		}
+		s.metrics.RunAccepted(run.Workflow().Name, source)
 	case flow.KindStepStarted:
 		if e.Seq == run.FirstStart() {
 			s.metrics.RunStarted(e.At.Sub(run.CreatedAt()))
@@ -206,12 +210,15 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 			return
 		}
 		s.metrics.AttemptFinished(run.Stat(e.Step).Agent, run.LastClass(e.Step))
+		s.countGate(run, e)
+	case flow.KindRunDegraded:
+		s.metrics.RunDegraded(run.Workflow().Name)
 	case flow.KindRunSucceeded, flow.KindRunFailed, flow.KindRunCancelled:
 		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
 	case flow.KindTurnAnswered, flow.KindCaseChosen, flow.KindOutcomeDiscarded, flow.KindRunFailing,
 		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed, flow.KindRunBudgetRaised,
 		flow.KindBudgetWarned, flow.KindItemEnded, flow.KindIterationEnded, flow.KindStepWaiting, flow.KindApprovalAnswered,
-		flow.KindPlanMade, flow.KindSignalReceived, flow.KindRunDegraded, flow.KindStepReopened: // nothing is counted of these
+		flow.KindPlanMade, flow.KindSignalReceived, flow.KindStepReopened: // nothing is counted of these
 	}
 }
 
@@ -222,6 +229,7 @@ func (s *shard) countStep(run *flow.Run, e flow.Event, how string) {
 		took = e.At.Sub(stat.StartedAt)
 	}
 	s.metrics.StepFinished(string(stat.Kind), how, took)
+	s.countGate(run, e)
 	if e.Attempt == 0 || stat.Agent == "" && stat.Kind != workflow.KindTool {
 		return
 	}
@@ -232,6 +240,17 @@ func (s *shard) countStep(run *flow.Run, e flow.Event, how string) {
 		class = "cancelled"
 	}
 	s.metrics.AttemptFinished(stat.Agent, class)
+}
+
+// countGate counts what came to a gate: it passed, or that is why the attempt failed.
+func (s *shard) countGate(run *flow.Run, e flow.Event) {
+	if !run.Stat(e.Step).Gated {
+		return
+	}
+	passed := e.Kind == flow.KindStepSucceeded
+	if passed || run.LastClass(e.Step) == "gate_failed" && e.Kind != flow.KindStepCancelled {
+		s.metrics.GateReached(run.Workflow().Name, passed)
+	}
 }
 
 func outcome(run *flow.Run, k flow.Kind) string {

@@ -234,6 +234,7 @@ func Preview(raw json.RawMessage) string {
 type StepStat struct {
 	Kind      workflow.Kind
 	Agent     string
+	Gated     bool // its outputs have to pass a gate
 	StartedAt time.Time
 	EndedAt   time.Time
 }
@@ -244,9 +245,9 @@ func (r *Run) Stat(path Path) StepStat {
 	if s == nil {
 		return StepStat{}
 	}
-	stat := StepStat{Kind: s.def.Kind, StartedAt: s.startedAt, EndedAt: s.endedAt}
+	stat := StepStat{Kind: s.def.Kind, StartedAt: s.startedAt, EndedAt: s.endedAt, Gated: s.def.Gate != nil}
 	if a := s.worker(); a != nil {
-		stat.Agent = a.Name
+		stat.Agent, stat.Gated = a.Name, stat.Gated || a.Gate != nil
 	}
 	return stat
 }

@@ -197,3 +197,23 @@ func (a *ApprovalRow) tell(ctx context.Context, q querier) error {
 	_, err = exec(ctx, q, "tell run of answer", `insert into inbox (run_id, kind, data) values ($1, $2, $3)`, a.Run, flow.ToldApproval, string(body))
 	return err
 }
+
+// OpenApprovals counts those that wait for a person, in all tenants and up to approvalsCounted, and says since when the
+// first of them does; zero: none.
+func (db *DB) OpenApprovals(ctx context.Context) (n int, oldest time.Time, err error) {
+	scan := func(row pgx.CollectableRow) (struct{}, error) {
+		var at *time.Time
+		err := row.Scan(&n, &at)
+		if at != nil {
+			oldest = at.UTC()
+		}
+		return struct{}{}, err
+	}
+	_, err = one(ctx, db.background, "count open approvals", scan, openApprovalsSQL, approvalsCounted)
+	return n, oldest, err
+}
+
+const approvalsCounted = 10_000
+
+const openApprovalsSQL = `select count(*), min(asked_at) from (
+	select asked_at from approval where status = 'open' order by asked_at limit $1) open`

@@ -148,6 +148,7 @@ func plansHold(t *testing.T, db *DB, lease uuid.UUID, when string, grown bool) {
 		"roots of a workflow": {runsOfWorkflowSQL, []string{tenant, before, "50", all, literal("wf7"), "true"}, "run_workflow", "", 120, "run"},
 		"runs of a run":       {childrenSQL, []string{tenant, literal(uuid.Max), "50", all, "''", literal(parent), literal(uuid.Nil)}, "run_parent", "", 9, "run"},
 		"approvals":           {approvalsSQL, page, "approval_list", "", 4*50 + 50, "approval"},
+		"open approvals":      {openApprovalsSQL, []string{"10000"}, "approval_open", "", 10_000, "approval"},
 		"approvals of a run":  {approvalsOfRunSQL, append(slices.Clone(page), literal(parent)), "approval_run", "approval_list", 2, "approval"},
 		"approval":            {approvalSQL, []string{literal(asked), tenant}, "approval_pkey", "approval_list", 1, "approval"},
 		"signal to all":       {signalAllSQL, []string{tenant, literal("1"), literal("wf7"), "'{}'"}, "signal_wait_pkey", "", 2 * 1_000, "signal_wait"},

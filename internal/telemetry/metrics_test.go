@@ -29,6 +29,9 @@ func everything(m *Metrics) {
 	m.RunsRecovered("startup", 2)
 	m.Intervention("resume")
 	m.RunsByState(map[string]int{"running": 3})
+	m.RunDegraded("w")
+	m.ApprovalsOpen(1, time.Unix(1, 0))
+	m.GateReached("w", true)
 	m.StepFinished("agent", "succeeded", time.Second)
 	m.AttemptFinished("producer", "ok")
 	m.StepQueued(time.Millisecond)
@@ -144,7 +147,7 @@ func TestKnownSeriesStartAtZero(t *testing.T) {
 		seen[f.GetName()] = len(f.GetMetric())
 	}
 	for name, want := range map[string]int{
-		"fermata_runs": 5, "fermata_steps_finished_total": 20, "fermata_idempotency_results_total": 4,
+		"fermata_runs": 5, "fermata_steps_finished_total": 52, "fermata_idempotency_results_total": 4,
 		"fermata_runs_recovered_total": 3, "fermata_run_interventions_total": 2, "fermata_run_start_delay_seconds": 1,
 		"fermata_stale_writes_rejected_total": 1, "fermata_event_append_duration_seconds": 1,
 	} {
@@ -315,7 +318,7 @@ func TestNilDoesNothing(t *testing.T) {
 	everything(m)
 	m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 	// everything must know every method: one that is forgotten there is not tested here.
-	const tested = 33
+	const tested = 36
 	exported := reflect.TypeFor[*Metrics]().NumMethod() - 1 // Handler
 	if exported != tested {
 		t.Errorf("*Metrics has %d methods besides Handler, everything() uses %d: add the new one", exported, tested)

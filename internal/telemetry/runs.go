@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,9 @@ type runMetrics struct {
 	owned      prometheus.Gauge
 	recovered  *prometheus.CounterVec
 	action     *prometheus.CounterVec
+	degraded   *cache[string, prometheus.Counter] // workflow
+	approvals  prometheus.Gauge
+	oldest     prometheus.Gauge
 }
 
 // runSeries are the series of one workflow.
@@ -34,8 +38,12 @@ func newRunMetrics(f factory, n *names) runMetrics {
 	accepted := f.counters("runs_accepted_total", "Runs accepted: durable and acknowledged.", "workflow", "source")
 	finished := f.counters("runs_finished_total", "Runs that ended, by outcome.", "workflow", "outcome")
 	took := f.histograms("run_duration_seconds", "Time from acceptance to the end of a run.", bucketsRun(), "workflow")
+	degraded := f.counters("runs_degraded_total", "Steps that runs took down their ladder.", "workflow")
 	m := runMetrics{
 		names:      n,
+		degraded:   newCache(func(workflow string) prometheus.Counter { return degraded.WithLabelValues(workflow) }),
+		approvals:  f.gauge("approvals_open", "Approvals that wait for a person, as of the last sample; no more than 10,000 are counted."),
+		oldest:     f.gauge("oldest_approval_timestamp_seconds", "When the oldest open approval was asked for; NaN: there is none."),
 		accepted:   newCache(func(k [2]string) prometheus.Counter { return accepted.WithLabelValues(k[0], k[1]) }),
 		startDelay: f.histogram("run_start_delay_seconds", "Time from acceptance of a run to its first attempt.", bucketsDelay()),
 		states:     f.gauges("runs", "Runs that have not ended, by state, as of the last sample.", "state"),
@@ -130,4 +138,25 @@ func (m *Metrics) RunsOwned(n int) {
 		return
 	}
 	m.runs.owned.Set(float64(n))
+}
+
+// RunDegraded counts a step down a run's ladder.
+func (m *Metrics) RunDegraded(workflow string) {
+	if m == nil {
+		return
+	}
+	m.runs.degraded.of(m.runs.names.workflows.value(workflow)).Inc()
+}
+
+// ApprovalsOpen sets how many approvals wait for a person, and since when the first of them does.
+func (m *Metrics) ApprovalsOpen(n int, oldest time.Time) {
+	if m == nil {
+		return
+	}
+	m.runs.approvals.Set(float64(n))
+	since := math.NaN() // 0 would be an approval of 1970, and page somebody
+	if !oldest.IsZero() {
+		since = float64(oldest.UnixMilli()) / 1e3
+	}
+	m.runs.oldest.Set(since)
 }
