@@ -13,7 +13,7 @@ import (
 // apply folds one event. It is total and evaluates no expression, so that a log reads alike under any later binary;
 // what the tables of moves do not allow is noted in r.broken.
 func (r *Run) apply(e Event, body any) {
-	r.seq, r.format = e.Seq, max(r.format, e.V)
+	r.seq, r.format, r.bytes = e.Seq, max(r.format, e.V), r.bytes+len(e.Body)
 	if e.Step != "" {
 		s := r.at(e.Step)
 		if s == nil {

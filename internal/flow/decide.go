@@ -63,8 +63,18 @@ func (r *Run) Decide(c Cause, now time.Time) []Event {
 		r.fired()
 	}
 	r.warn()
+	r.bound()
 	r.advance()
 	return r.take()
+}
+
+// bound ends a run whose log is too long to be held.
+func (r *Run) bound() {
+	if r.bytes > workflow.RunBytesMax && r.section == workflow.SectionMain && r.fate == "" && !r.status.Ended() {
+		r.decideFate(KindRunFailing, &Failing{Failure: Failure{
+			Class: classExhausted, Message: fmt.Sprintf("the run's log has more than %d bytes; let steps hand on less, or split the work over runs of their own", workflow.RunBytesMax),
+		}})
+	}
 }
 
 // advance starts what may start, and closes sections that are done, until the run must wait or has ended.

@@ -25,6 +25,7 @@ type Run struct {
 	seq     int32
 	folded  int32 // events up to here were read from the log
 	format  int16 // the highest version of its events
+	bytes   int   // of their bodies
 	status  RunStatus
 	broken  error // an event that the tables do not allow: the log is not ours to go on with
 	section workflow.Section

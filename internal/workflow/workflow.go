@@ -327,10 +327,11 @@ const (
 	ReviseMax          = 3
 	ReplanMax          = 3
 	TurnsMax           = 50
-	DelegateTasksMax   = 8       // tasks that one answer may hand out
-	DelegateCallsMax   = 200     // requests that all delegates of an attempt make together
-	ExpandedStepsMax   = 100_000 // of a run
-	SignalsKeptMax     = 100     // of a name, before somebody waits for them
+	DelegateTasksMax   = 8        // tasks that one answer may hand out
+	DelegateCallsMax   = 200      // requests that all delegates of an attempt make together
+	ExpandedStepsMax   = 100_000  // of a run
+	SignalsKeptMax     = 100      // of a name, before somebody waits for them
+	RunBytesMax        = 64 << 20 // of what a run's log holds
 	TimeoutMax         = 30 * 24 * time.Hour
 	MaxParallelMax     = 1_000
 )
