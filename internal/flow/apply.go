@@ -103,7 +103,9 @@ func (r *Run) sectionSteps(section workflow.Section) []*workflow.Step {
 
 func (r *Run) applyStep(e Event, s *step, body any) {
 	if e.Kind == KindOutcomeDiscarded {
-		r.charge(s, body.(*Cancelled).Calls)
+		late := body.(*Cancelled)
+		r.charge(s, late.Calls)
+		r.chargeChild(s, late.Child)
 		return
 	}
 	if e.Gen != s.gen {
@@ -122,7 +124,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	case *AttemptFailed:
 		r.applyAttemptFailed(s, b)
 	case *Failed:
-		s.failures = append(s.failures, b.Failure)
+		s.noteFailure(b.Failure)
 		s.refused = b.Refused
 		r.charge(s, b.Calls)
 		r.chargeChild(s, b.Child)
@@ -149,7 +151,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	case *IterationEnded:
 		r.applyIteration(s, b)
 	case *Reopening:
-		r.applyReopened(s)
+		r.applyReopened(e, s)
 	case *Waiting:
 		r.applyWaiting(e, s, b)
 	case *Answered:
@@ -193,7 +195,7 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 		failure := b.Failure
 		s.held, s.refusal, s.holds = b.Held, &failure, s.holds+1
 	} else {
-		s.failures = append(s.failures, b.Failure)
+		s.noteFailure(b.Failure)
 		s.feedback, s.turns = b.Class+": "+b.Message, nil
 		s.applyNext(b)
 	}
@@ -205,6 +207,14 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 	r.retrying = append(r.retrying, s)
 }
 
+// noteFailure keeps a failure. One that somebody has decided about was kept already.
+func (s *step) noteFailure(f Failure) {
+	if last := s.lastFailure(); s.duty == DutyDecide && last != nil && last.Class == f.Class && last.Message == f.Message {
+		return
+	}
+	s.failures = append(s.failures, f)
+}
+
 // applyNext says what the next attempt is for.
 func (s *step) applyNext(b *AttemptFailed) {
 	s.duty, s.rule, s.refused = b.Duty, b.Rule, b.Refused
@@ -212,7 +222,9 @@ func (s *step) applyNext(b *AttemptFailed) {
 	case DutyFallback:
 		s.fellBack = true
 	case DutyDecide:
-		s.escalated = true
+		if !s.escalated {
+			s.escalated, s.about = true, len(s.failures)-1
+		}
 	case DutyWork:
 	}
 	if b.Afresh {
@@ -239,9 +251,7 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	if b.Agent != "" {
 		s.agent = b.Agent
 	}
-	if s.startedAt.IsZero() {
-		s.startedAt = e.At
-	}
+	r.noteStart(e, s)
 	if s.isLeaf() || s.duty != DutyWork {
 		if r.startedAt.IsZero() {
 			r.startedAt, r.firstStart = e.At, e.Seq
@@ -257,11 +267,20 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 		r.openInside(s, s.def.Group.Steps)
 	case s.def.Map != nil:
 		s.many = &many{items: b.Items, frames: make([]*frame, b.Count), best: -1}
+		r.expanded += b.Count * len(s.def.Map.Body.Steps)
 		r.openItems(s)
 	case s.def.Loop != nil:
 		s.many = &many{best: -1}
 		r.openIteration(s)
 	}
+}
+
+// noteStart notes what holds since a step first started.
+func (r *Run) noteStart(e Event, s *step) {
+	if s.startedAt.IsZero() {
+		s.startedAt = e.At
+	}
+	r.fixShare(s)
 }
 
 // openInside lets the steps of a container begin. One without steps to wait for is ready to close at once.
@@ -349,7 +368,7 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 		if c.status == StepStatusRunning && c.runsInside(s) {
 			switch c.inside--; {
 			case c.inside > 0:
-			case r.mayBegin(c):
+			case r.mayGoOn(c):
 				r.ready = append(r.ready, todo{step: c})
 			case c.around() != nil && c.around().status.Settled(): // what is around it was done otherwise
 				c.skipped = SkippedInstead
@@ -375,13 +394,14 @@ func (r *Run) oneLess(d, settled *step) {
 	if counts {
 		d.waitingOn--
 	}
-	if d.waitingOn == 0 && d.status == StepStatusPending && r.mayBegin(d) {
+	looks := d.status == StepStatusPending || d.status == StepStatusRunning && isEarly(d.def)
+	if d.waitingOn == 0 && looks && r.mayGoOn(d) {
 		r.ready = append(r.ready, todo{step: d})
 	}
 }
 
-// mayBegin: its section is the one at work, nothing decided the run yet, and all that is around it is open.
-func (r *Run) mayBegin(s *step) bool {
+// mayGoOn: its section is the one at work, nothing decided the run yet, and all that is around it is open.
+func (r *Run) mayGoOn(s *step) bool {
 	if r.cut {
 		return false
 	}
@@ -449,6 +469,7 @@ func (r *Run) chargeChild(s *step, c *ChildResult) {
 	if c == nil {
 		return
 	}
+	delete(r.owed, c.Run)
 	r.spend(s, c.Sum)
 }
 
@@ -476,7 +497,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		sum: s.sum, calls: s.calls, earlier: len(s.calls),
+		instead: s.instead, chain: s.chain, share: s.share, sum: s.sum, calls: s.calls, earlier: len(s.calls),
 	}
 	switch {
 	case byHand:
@@ -492,8 +513,12 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 // recount works out the counters from the statuses.
 func (r *Run) recount() {
 	r.settled, r.total, r.open, r.retrying, r.waiting, r.timed = 0, 0, nil, nil, nil, nil
+	r.expanded = len(r.root.steps)
 	for s := range r.each {
 		r.total++
+		if s.many != nil {
+			r.expanded += len(s.many.frames) * len(s.body().Steps)
+		}
 		if s.status.Settled() {
 			r.settled++
 		}

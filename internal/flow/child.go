@@ -63,7 +63,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		r.fail(s, &Failed{Failure: Failure{Class: classChildFailed, Message: fmt.Sprintf("runs stand in each other more than %d deep", childDepthMax)}})
 		return
 	}
-	if _, _, err := Open(sub, r.now); err != nil {
+	if _, err := checkInput(sub); err != nil {
 		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: "input: " + issuesOf(err)}})
 		return
 	}
@@ -160,13 +160,14 @@ func (r *Run) toldChild(body json.RawMessage) {
 	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
 		return
 	}
-	at := slices.IndexFunc(r.waiting, func(s *step) bool { return s.waits.Child != nil && s.waits.Child.Run == b.Run })
-	if at < 0 {
+	s := r.owed[b.Run]
+	if s == nil {
 		return
 	}
-	s := r.waiting[at]
 	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
 	switch {
+	case s.status != StepStatusWaiting || s.waits.Child == nil || s.waits.Child.Run != b.Run: // it was not waited for any more
+		r.emit(KindOutcomeDiscarded, r.standing(s), &Cancelled{Reason: "late", Discarded: b.Status == RunStatusSucceeded, Child: result})
 	case r.fate == RunStatusCancelled:
 		r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason(), Child: result})
 	case b.Status == RunStatusSucceeded:
@@ -200,7 +201,7 @@ func (r *Run) childFailed(s *step, b ChildEnded, result *ChildResult) {
 		failure.Message += ": " + b.Error.Message
 	}
 	switch {
-	case s.def.Plan != nil && s.replans < s.def.Plan.Replan && b.Status == RunStatusFailed && r.mayGoOn():
+	case s.def.Plan != nil && s.replans < s.def.Plan.Replan && b.Status == RunStatusFailed && r.mayGoOn(s):
 		replan := &Replan{Failure: failure, Done: b.Done}
 		if s.plan != nil {
 			replan.Plan = s.plan.Definition
@@ -208,11 +209,34 @@ func (r *Run) childFailed(s *step, b ChildEnded, result *ChildResult) {
 		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now, Child: result, Replan: replan, Afresh: true})
 		s.queued = true
 		r.ready = append(r.ready, todo{step: s})
-	case r.mayRetry(s, failure.Class):
-		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now.Add(r.backoff(s)), Child: result})
 	default:
-		r.fail(s, &Failed{Failure: failure, Child: result})
+		r.retryChild(s, failure, result)
 	}
+}
+
+// retryChild lets a new run follow one that came to nothing, or fails.
+func (r *Run) retryChild(s *step, failure Failure, result *ChildResult) {
+	if r.mayRetry(s, failure.Class) {
+		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now.Add(r.backoff(s)), Child: result})
+		return
+	}
+	r.fail(s, &Failed{Failure: failure, Child: result})
+}
+
+// owes notes that what a run costs is still to be counted, whether or not the step that started it waits for it.
+func (r *Run) owes(run uuid.UUID, s *step) {
+	if r.owed == nil {
+		r.owed = map[uuid.UUID]*step{}
+	}
+	r.owed[run] = s
+}
+
+// standing is a step, or what it stood in before a resume began that anew.
+func (r *Run) standing(s *step) *step {
+	for r.at(s.path()) != s {
+		s = s.frame.owner
+	}
+	return s
 }
 
 // doneBytesMax bounds what a parent is told of the steps of a run that failed.
@@ -260,9 +284,18 @@ func (r *Run) budgetsAround(s *step) []Budget {
 func (r *Run) stepBudget(s *step, b *workflow.StepBudget) Budget {
 	out := Budget{ID: uuid.NewSHA1(r.ID, []byte(s.path())), Name: s.path(), Cost: b.Cost, Spent: s.sum}
 	if b.Share > 0 {
-		out.Cost = r.shareOf(s, b.Share)
+		if out.Cost = s.share; out.Cost == 0 {
+			out.Cost = r.shareOf(s, b.Share)
+		}
 	}
 	return out
+}
+
+// fixShare settles, when a step first starts, what its share of the limit around it is.
+func (r *Run) fixShare(s *step) {
+	if b := s.def.Budget; b != nil && b.Share > 0 && s.share == 0 {
+		s.share = r.shareOf(s, b.Share)
+	}
 }
 
 func (r *Run) shareOf(s *step, share float64) usage.Money {

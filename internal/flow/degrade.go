@@ -84,24 +84,42 @@ func (r *Run) degrade(s *step, b *Failed, level int) bool {
 	if level == 0 {
 		level = r.nextFor(s)
 	}
-	level = max(level, r.level) // levels only rise
-	if level > len(r.w.Degrade) || !touches(&r.w.Degrade[level-1], s) {
+	if level <= r.level || level > len(r.w.Degrade) { // levels only rise: what the one at hand says was done already
 		return false
 	}
-	if level > r.level {
-		r.descend(s, level, fmt.Sprintf("%s: %s: %s", s.path(), b.Class, b.Message))
+	target := touched(&r.w.Degrade[level-1], s)
+	if target == nil {
+		return false
 	}
-	r.takeRung(s, b)
+	reason := fmt.Sprintf("%s: %s: %s", s.path(), b.Class, b.Message)
+	if target == s {
+		r.descend(s, level, reason)
+		r.takeRung(s, b)
+		return true
+	}
+	r.emit(KindStepFailed, s, b)
+	r.abandon(s)
+	r.descend(s, level, reason)
 	return true
 }
 
 // nextFor is the next level that makes something else of a step; behind the last one: there is none.
 func (r *Run) nextFor(s *step) int {
 	level := r.level + 1
-	for level <= len(r.w.Degrade) && !touches(&r.w.Degrade[level-1], s) {
+	for level <= len(r.w.Degrade) && touched(&r.w.Degrade[level-1], s) == nil {
 		level++
 	}
 	return level
+}
+
+// touched is what a level leaves out or does otherwise: the step, or what is around it; nil: neither.
+func touched(rung *workflow.Rung, s *step) *step {
+	for ; s != nil; s = s.around() {
+		if touches(rung, s) {
+			return s
+		}
+	}
+	return nil
 }
 
 // touches: the level leaves the step out, or lets somebody else do it.
@@ -153,14 +171,20 @@ func (r *Run) takeRung(s *step, b *Failed) {
 
 // degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: it has to wait.
 func (r *Run) degradeForMoney(s *step, o *Outcome) bool {
-	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || !r.mayGoOn() {
+	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) {
 		return false
 	}
 	level := r.level + 1
 	r.descend(s, level, "the budget: "+o.Failure.Message)
-	if !touches(&r.w.Degrade[level-1], s) {
+	switch {
+	case s.status.Settled(): // with what is around it
+		r.discard(s, Report{Outcome: o})
+	case touches(&r.w.Degrade[level-1], s):
+		r.takeRung(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	case !r.mayGoOn(s): // the new level decided the run
+		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	default:
 		return false
 	}
-	r.takeRung(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
 	return true
 }

@@ -86,11 +86,10 @@ func (r *Run) unresolved() []Unresolved {
 	var list []Unresolved
 	for s := range r.each {
 		if len(list) >= unresolvedMax {
-			return list[:unresolvedMax]
+			break
 		}
-		switch {
-		case s.status == StepStatusSkipped && s.skipped == SkippedError:
-			f := s.lastFailure()
+		switch f := s.lastFailure(); {
+		case s.status == StepStatusSkipped && s.skipped == SkippedError && f != nil: // else it stood in what was skipped
 			list = append(list, Unresolved{Step: s.path(), Text: "skipped: " + f.Class + ": " + f.Message})
 		case s.status == StepStatusSucceeded:
 			for _, text := range s.last.Unresolved {
@@ -104,7 +103,7 @@ func (r *Run) unresolved() []Unresolved {
 			}
 		}
 	}
-	return list
+	return list[:min(len(list), unresolvedMax)]
 }
 
 // inChild names what a run that the step started left open: the step, then its step.

@@ -49,10 +49,12 @@ type Run struct {
 	timed    []*step // containers at work with a timeout
 	settled  int
 	total    int // steps in all frames
+	expanded int // total, and those of items that have not begun
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
-	level   int // of the ladder
+	owed    map[uuid.UUID]*step // runs that steps started, whose cost is not counted yet
+	level   int                 // of the ladder
 	quality []string
 	omitted []Path
 
@@ -182,7 +184,9 @@ func (r *Run) isReady(t todo) bool {
 	}
 	switch s := t.step; {
 	case s.status == StepStatusPending:
-		return s.waitingOn == 0 && r.mayBegin(s)
+		return s.waitingOn == 0 && r.mayGoOn(s)
+	case s.status == StepStatusRunning && isEarly(s.def):
+		return s.duty == DutyWork
 	case s.status != StepStatusRunning || !s.isContainer() || s.duty != DutyWork:
 		return false
 	case s.def.Map != nil:
@@ -197,6 +201,7 @@ func (r *Run) isReady(t todo) bool {
 func newRun(id, tenant uuid.UUID, w *workflow.Workflow) *Run {
 	r := &Run{ID: id, Tenant: tenant, w: w}
 	r.root = r.newFrame(w.Body, nil, 0)
+	r.expanded = r.total
 	return r
 }
 

@@ -213,8 +213,11 @@ func (r *Run) Summary() Summary {
 	s := Summary{
 		Status: r.status, Error: r.failure, Sum: r.sum, StepsDone: r.settled, StepsTotal: r.total, StartedAt: r.startedAt, FinishedAt: r.endedAt,
 	}
-	if at := r.stage(); len(at) > 0 {
-		s.Stage = at[0]
+	for _, list := range [][]*step{r.open, r.retrying, r.waiting} {
+		if len(list) > 0 {
+			s.Stage = list[0].path()
+			break
+		}
 	}
 	if r.result != nil {
 		s.Preview = Preview(r.result.Output)
