@@ -486,6 +486,7 @@ func (r *Run) applyResumed(e Event, b *Resumed) {
 		}
 		output, byHand := b.Set[reopened.Step]
 		s.reopen(e, reopened.Gen, output, byHand)
+		r.appoint(s)
 	}
 	r.recount()
 	r.enter(workflow.SectionMain, e)
@@ -497,7 +498,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		instead: s.instead, chain: s.chain, share: s.share, sum: s.sum, calls: s.calls, earlier: len(s.calls),
+		share: s.share, sum: s.sum, calls: s.calls, earlier: len(s.calls),
 	}
 	switch {
 	case byHand:

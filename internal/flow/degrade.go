@@ -19,12 +19,16 @@ func (r *Run) rung() *workflow.Rung {
 func (r *Run) applyDegraded(b *Degraded) {
 	r.level = b.Level
 	r.quality = append(r.quality, b.Reason)
-	rung := r.rung()
-	if rung == nil {
-		return
-	}
 	for i := range r.root.steps {
-		s := &r.root.steps[i]
+		if s := &r.root.steps[i]; !s.status.Settled() {
+			r.appoint(s)
+		}
+	}
+}
+
+// appoint gives a step to whom the level of the ladder names for it.
+func (r *Run) appoint(s *step) {
+	if rung := r.rung(); rung != nil {
 		set := rung.Set[s.def.Index]
 		s.instead, s.chain = set.Agent, set.Chain
 	}
