@@ -196,7 +196,10 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 		s.held, s.refusal, s.holds = b.Held, &failure, s.holds+1
 	} else {
 		s.noteFailure(b.Failure)
-		s.feedback, s.turns = b.Class+": "+b.Message, nil
+		s.feedback, s.turns = "", nil
+		if b.Class != classCancelled { // else nothing was wrong with it
+			s.feedback = b.Class + ": " + b.Message
+		}
 		s.applyNext(b)
 	}
 	s.retryAt = b.RetryAt

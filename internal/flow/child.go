@@ -2,13 +2,11 @@ package flow
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
 
-	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -64,7 +62,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		return
 	}
 	if _, err := checkInput(sub); err != nil {
-		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: "input: " + issuesOf(err)}})
+		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: "input: " + err.Error()}})
 		return
 	}
 	r.wait(s, &Waiting{
@@ -72,18 +70,6 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		Child: &Child{Run: sub.ID, Workflow: w.Name, Hash: w.Hash.String()},
 	})
 	r.effects.Children = append(r.effects.Children, sub)
-}
-
-// issuesOf says in one line what is wrong with an input.
-func issuesOf(err error) string {
-	message := err.Error()
-	var bad *fault.Error
-	if errors.As(err, &bad) {
-		for _, issue := range bad.Issues {
-			message += "; " + issue.Pointer + ": " + issue.Detail
-		}
-	}
-	return message
 }
 
 func (r *Run) depth() int {

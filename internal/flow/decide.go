@@ -201,7 +201,7 @@ func (r *Run) arrived(s *step, o *Outcome) {
 		planned := *o.Planned
 		planned.Calls = o.Calls
 		r.emit(KindPlanMade, s, &planned)
-		if !r.mayGoOn(s) { // it is kept for a resume, and not begun
+		if !r.mayGoOn(s) { // nobody runs it
 			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending"})
 			return
 		}
