@@ -334,10 +334,11 @@ func (r *Run) skip(e Event, s *step) {
 // skipInside settles what is inside a step and has not begun. What is at work comes to its end.
 func (r *Run) skipInside(e Event, s *step) {
 	for _, def := range contents(s.def) {
-		if inner := &s.frame.steps[def.Slot]; inner.status == StepStatusPending { // else it is settled, or will be
+		switch inner := &s.frame.steps[def.Slot]; {
+		case inner.status == StepStatusPending, inner.status == StepStatusRunning && (isEarly(inner.def) || inner.many != nil):
 			inner.skipped = s.skipped
 			r.skip(e, inner)
-		} else {
+		default: // it is settled, or will be
 			r.skipInside(e, inner)
 		}
 	}
@@ -373,7 +374,7 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 			case c.inside > 0:
 			case r.mayGoOn(c):
 				r.ready = append(r.ready, todo{step: c})
-			case c.around() != nil && c.around().status.Settled(): // what is around it was done otherwise
+			case c.isOver(): // what is around it was done otherwise
 				c.skipped = SkippedInstead
 				r.settle(e, c, StepStatusSkipped)
 			}

@@ -289,7 +289,7 @@ func (r *Run) fired() {
 		}
 	}
 	for _, s := range slices.Clone(r.waiting) {
-		if s.status == StepStatusWaiting && s.waits.isOver(r.now) { // else the one before has ended it
+		if s.status == StepStatusWaiting && s.waits.isUp(r.now) { // else the one before has ended it
 			r.timeIsUp(s)
 		}
 	}

@@ -37,7 +37,7 @@ func (w *Waiting) due(since, now time.Time) *time.Time {
 	return w.Until
 }
 
-func (w *Waiting) isOver(now time.Time) bool { return w.Until != nil && !w.Until.After(now) }
+func (w *Waiting) isUp(now time.Time) bool { return w.Until != nil && !w.Until.After(now) }
 
 func (r *Run) applyWaiting(e Event, s *step, b *Waiting) {
 	r.charge(s, b.Calls)
