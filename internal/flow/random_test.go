@@ -26,6 +26,8 @@ func compile(t interface{ Fatal(...any) }, definition string) *workflow.Workflow
 	return w
 }
 
+const childDefinition = "spec: workflow/v1\nname: child\nsteps: [{id: a, tool: \"builtin:noop\"}]\n"
+
 // oneChild is the library that the random definitions find their child in.
 type oneChild struct{}
 
@@ -33,7 +35,7 @@ func (oneChild) Workflow(name string, _ int) (ref string, source []byte, ok bool
 	if name != "child" {
 		return "", nil, false
 	}
-	w, err := workflow.Compile([]byte("spec: workflow/v1\nname: child\nsteps: [{id: a, tool: \"builtin:noop\"}]\n"))
+	w, err := workflow.Compile([]byte(childDefinition))
 	if err != nil {
 		return "", nil, false
 	}
