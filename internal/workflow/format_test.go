@@ -25,11 +25,12 @@ import (
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/workflow"
+	formatschema "github.com/fermata-run/fermata/internal/workflow/schema"
 )
 
 // formatTree is the format's schema, decoded.
 var formatTree = sync.OnceValue(func() map[string]any {
-	tree, err := jsonschema.UnmarshalJSON(bytes.NewReader(workflow.FormatSchema()))
+	tree, err := jsonschema.UnmarshalJSON(bytes.NewReader(formatschema.JSON()))
 	if err != nil {
 		panic(err)
 	}
