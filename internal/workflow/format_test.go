@@ -426,11 +426,7 @@ func TestFormatLimits(t *testing.T) {
 				switch v := v.(type) {
 				case map[string]any:
 					for key, inner := range v {
-						next := under(schema, "/properties/"+key)
-						if next == nil {
-							next = under(schema, "/additionalProperties")
-						}
-						visit(inner, next, pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
+						visit(inner, schemaInside(schema, key), pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1").Replace(key))
 					}
 				case []any:
 					for i, inner := range v {
