@@ -278,7 +278,7 @@ var structural = []string{"type", "required", "unknown_key", "value", "limit", "
 
 // unseen are what it cannot see of these, all the same: what depends on names, on expressions, on sums, on other places.
 var unseen = regexp.MustCompile(`^the agent|^an attempt ends after|^nothing says what the agent|^steps are nested more|^agents extend each other|` +
-	`^\S+ must be from \S+ to \S+$|the backoff's max|finer than money|^1e999|items? listed, more than max_items|must be a whole number from 1 to [0-9]$|` +
+	`^\S+ must be from \S+ to \S+$|the backoff's max|finer than money|^1e999|items? listed, more than max_items|^min_success \(|^a quorum of|` +
 	`^it does not meet its schema|no ladder to go down|^there is no level|level \d+ \(|no level of the ladder|is omitted on this level|is the name of another level|` +
 	`is no step with an agent|cannot fall back to another|is never reached|^else must be the last|stands twice in the chain|call the item differently|` +
 	`only a step that is an agent's|a name must be text`)
