@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/workflow/schema"
 )
 
 func TestRequestID(t *testing.T) {
@@ -150,11 +152,13 @@ func TestOperations(t *testing.T) {
 			t.Errorf("no %s", line)
 		}
 	}
-	spec := s.send(t, "GET", "/openapi.yaml", nil).want(200)
-	if string(spec.body) != string(specSource) {
-		t.Error("the spec differs")
+	for path, want := range map[string][]byte{"/openapi.yaml": specSource, "/schemas/workflow-v1.json": schema.JSON()} {
+		got := s.send(t, "GET", path, nil).want(200)
+		if !bytes.Equal(got.body, want) {
+			t.Errorf("%s differs", path)
+		}
+		s.send(t, "GET", path, nil, "If-None-Match: "+got.header.Get("ETag")).want(304)
 	}
-	s.send(t, "GET", "/openapi.yaml", nil, "If-None-Match: "+spec.header.Get("ETag")).want(304)
 	var index map[string]any
 	if s.send(t, "GET", "/", nil).want(200).json(&index); index["name"] != "fermata" || index["version"] != "test" {
 		t.Errorf("got %v", index)

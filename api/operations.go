@@ -13,6 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/workflow/schema"
 )
 
 // readyTimeout bounds what /readyz asks of others.
@@ -25,7 +26,8 @@ func (a *API) mountOperations(r chi.Router) {
 	r.Get("/healthz", alive)
 	r.Get("/readyz", a.readyz)
 	r.Method(http.MethodGet, "/metrics", a.metrics.Handler())
-	r.Get("/openapi.yaml", a.openapi())
+	r.Get("/openapi.yaml", document(specSource, mediaYAML))
+	r.Get("/schemas/workflow-v1.json", document(schema.JSON(), mediaJSON))
 	r.Post("/v1/chat/completions", a.chatCompletions)
 }
 
@@ -47,9 +49,9 @@ func text(w http.ResponseWriter, s string) {
 	_, _ = w.Write([]byte(s))
 }
 
-// openapi serves the contract itself.
-func (a *API) openapi() http.HandlerFunc {
-	sum := sha256.Sum256(specSource)
+// document serves a text that is part of the program.
+func document(content []byte, media string) http.HandlerFunc {
+	sum := sha256.Sum256(content)
 	etag := `"` + hex.EncodeToString(sum[:8]) + `"`
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", etag)
@@ -58,8 +60,8 @@ func (a *API) openapi() http.HandlerFunc {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
-		w.Header().Set("Content-Type", mediaYAML)
-		_, _ = w.Write(specSource)
+		w.Header().Set("Content-Type", media)
+		_, _ = w.Write(content)
 	}
 }
 

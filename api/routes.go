@@ -105,6 +105,7 @@ var routes = []route{
 	{"GET", "/readyz", "readyz", scopePublic, 0},
 	{"GET", "/metrics", "metrics", scopePublic, 0},
 	{"GET", "/openapi.yaml", "openapi", scopePublic, 0},
+	{"GET", "/schemas/workflow-v1.json", "workflowSchema", scopePublic, 0},
 }
 
 // scopes are what a caller holds.

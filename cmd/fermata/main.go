@@ -22,6 +22,8 @@ type cli struct {
 	Serve serveCommand `cmd:"" group:"start" help:"Start the service on the Postgres of --database-url."`
 
 	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service."`
+	Explain  explainCommand  `cmd:"" group:"runs" help:"Say what a key of the format is: fermata explain steps.map; needs no service."`
+	Schema   schemaCommand   `cmd:"" group:"runs" help:"Print the JSON Schema of workflow definitions, for editors."`
 	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
 	Test     testCommand     `cmd:"" group:"runs" help:"Test a workflow in memory, with scripted models, faults and people; needs no service."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`

@@ -33,7 +33,7 @@ var floors = map[string]int{
 
 	"internal/flow": 2, "internal/agent": 2, "internal/preview": 2,
 
-	"internal/workflow": 1,
+	"internal/workflow": 1, "internal/workflow/schema": 1,
 
 	"internal/fault": 0, "internal/usage": 0, "internal/telemetry": 0,
 

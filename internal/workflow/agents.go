@@ -79,6 +79,23 @@ func (c *compiler) defaults() {
 	c.chain = c.chainValue(n.get("chain"))
 }
 
+// loneDefaults reads the defaults that no step took: what is wrong with them is said all the same.
+func (c *compiler) loneDefaults() {
+	n := c.root.get("defaults")
+	if !slices.ContainsFunc(c.drafts, func(d *draftStep) bool { return d.gate != nil }) {
+		c.gate(n.get("gate"), owner{place: placeMain, further: furtherAnswer, body: c.body})
+	}
+	if slices.ContainsFunc(c.drafts, func(d *draftStep) bool { return d.defaults }) {
+		return
+	}
+	nobody := &draftStep{step: &Step{Kind: KindAgent, Agent: &AgentStep{}}, node: &node{kind: nodeObject}, body: c.body}
+	before := len(c.sites)
+	c.stepOnError(nobody)
+	for _, s := range c.sites[before:] {
+		s.owner.step = nil
+	}
+}
+
 // draftAgent is an agent while the definition is compiled.
 type draftAgent struct {
 	node  *node // with the keys of what it extends

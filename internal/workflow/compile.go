@@ -126,6 +126,7 @@ func (c *compiler) definition() {
 	c.defaults()
 	c.namedAgents()
 	c.listedSteps()
+	c.loneDefaults()
 	c.ladder()
 	c.link()
 	c.typed()

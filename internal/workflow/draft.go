@@ -88,7 +88,16 @@ func (c *compiler) condition(n *node, o owner) *Expr { return c.bare(n, o, wantB
 
 // bare reads an expression that stands without ${{ }}, or as a whole one with it.
 func (c *compiler) bare(n *node, o owner, w want) *Expr {
-	if !c.p.kind(n, nodeText) {
+	switch {
+	case n == nil:
+		return nil
+	case n.kind == nodeNull:
+		c.p.add(n.spot(), codeExprSyntax, "%s", emptyExpression)
+		return nil
+	case n.kind == nodeList || n.kind == nodeObject:
+		c.p.add(n.spot(), codeType, "must be an expression, not %s; in YAML, quote one that starts with [ or {", n.kind)
+		return nil
+	case !c.p.kind(n, nodeText):
 		return nil
 	}
 	start, source := 0, n.text
@@ -102,14 +111,20 @@ func (c *compiler) bare(n *node, o owner, w want) *Expr {
 	return e
 }
 
+// emptyExpression says why there is none where one should be.
+const emptyExpression = "the expression is empty; in YAML, quote what starts with ! or #"
+
 // expression registers an expression that is written in a node's text.
 func (c *compiler) expression(n *node, start int, source string, o owner) *Expr {
 	trimmed := strings.TrimSpace(source)
 	start += strings.Index(source, trimmed)
 	at := func() spot { return c.locate(n, start, 0) }
 	switch {
+	case trimmed == "" && start > 0:
+		c.p.add(at(), codeExprSyntax, "the expression is empty; between ${{ and }} there must be one")
+		return nil
 	case trimmed == "":
-		c.p.add(at(), codeExprSyntax, "the expression is empty; in YAML, quote what starts with ! or #")
+		c.p.add(at(), codeExprSyntax, "%s", emptyExpression)
 		return nil
 	case len(trimmed) > ExpressionBytesMax:
 		c.p.add(at(), codeLimit, "the expression has %d bytes; the limit is %d", len(trimmed), ExpressionBytesMax)
@@ -157,11 +172,32 @@ func (d *draftExpr) fault(offset int, code, detail, edit string) {
 	d.faults = append(d.faults, exprFault{offset, code, detail, edit})
 }
 
-// syntaxMessage shortens what the parser says: what it expected instead is a list of everything.
+// misspelled are what people write who think of another language, and what is meant.
+var misspelled = map[string]string{"&": "&&", "|": "||", "=": "==", "and": "&&", "or": "||"}
+
+// syntaxMessage says shortly what the parser says at length: what it expected instead is a list of everything.
 func syntaxMessage(message string) string {
 	message = strings.TrimPrefix(message, "Syntax error: ")
+	if name, ok := strings.CutPrefix(message, "reserved identifier: "); ok {
+		message = fmt.Sprintf("%q is a reserved word", name)
+		if name == "loop" {
+			message += "; the iteration of a loop is read as iter"
+		}
+		return message
+	}
 	message, _, _ = strings.Cut(message, " expecting ")
-	message = strings.NewReplacer("mismatched input '<EOF>'", "it ends too early", "extraneous input", "unexpected", "mismatched input", "unexpected").Replace(message)
+	message = strings.NewReplacer("mismatched input '<EOF>'", "it ends too early", "at '<EOF>'", "at its end", "token recognition error at:", "unexpected",
+		"extraneous input", "unexpected", "mismatched input", "unexpected").Replace(message)
+	quoted, found := strings.CutPrefix(message, "unexpected '")
+	quoted = strings.TrimSpace(strings.TrimSuffix(quoted, "'"))
+	switch {
+	case found && misspelled[quoted] != "":
+		return fmt.Sprintf("unexpected '%s'; write %s", quoted, misspelled[quoted])
+	case found && strings.HasPrefix(quoted, "$"):
+		return "unexpected '$': ${{ }} stands around a whole expression, not in one"
+	case found && strings.IndexAny(quoted, `'"`) == 0:
+		return `a text in the expression is not closed; in YAML, quote an expression that holds " #"`
+	}
 	return clip(strings.ReplaceAll(message, "\n", " "))
 }
 

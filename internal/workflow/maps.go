@@ -62,7 +62,10 @@ func (c *compiler) mapLimits(m *MapStep, n *node) {
 	least := n.get("min_success")
 	switch {
 	case m.KeepErrors:
-		m.MinSuccess = c.p.integer(least, 1, max(m.MaxItems, 1), 1)
+		m.MinSuccess = c.p.integer(least, 1, MapItemsMax, 1)
+		if m.MaxItems > 0 && m.MinSuccess > m.MaxItems {
+			c.p.suggest(least.spot(), strconv.Itoa(m.MaxItems), codeValue, "min_success (%d) is more than max_items (%d)", m.MinSuccess, m.MaxItems)
+		}
 	case least != nil:
 		c.p.suggest(least.spot(), `"on_item_error": "keep"`, codeConflict, "min_success has a meaning only with on_item_error: keep; otherwise every item must succeed")
 	}

@@ -1,6 +1,9 @@
 package workflow
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+)
 
 var (
 	mergeKeys  = keySet{known: []string{"of", "strategy", "by", "quorum", "agent", "output"}}
@@ -26,7 +29,10 @@ func (c *compiler) mergeStep(d *draftStep) {
 		m.Strategy = Strategy(c.p.oneOf(v, wordsOf(strategies)...))
 	}
 	if v := n.get("quorum"); v != nil {
-		m.Quorum = c.p.integer(v, 1, max(len(d.members), 1), 0)
+		m.Quorum = c.p.integer(v, 1, StepsMax, 0)
+		if members := len(d.members); m.Quorum > max(members, 1) {
+			c.p.suggest(v.spot(), strconv.Itoa(members), codeValue, "a quorum of %d cannot be reached: %s merged", m.Quorum, countAre(members, "step"))
+		}
 	}
 	if by := n.get("by"); by != nil {
 		o := d.owner()

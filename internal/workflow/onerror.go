@@ -102,6 +102,7 @@ func (c *compiler) fallback(d *draftStep, n *node, e *OnError) bool {
 	}
 	if given[0] != "value" && d.step.Agent == nil {
 		if d.defaults {
+			c.namesWho(n)
 			return false
 		}
 		c.p.add(n.get(given[0]).spot(), codeConflict, "%s cannot fall back to another %s; give it a value", aStep(d.step.Kind), given[0])
@@ -109,6 +110,14 @@ func (c *compiler) fallback(d *draftStep, n *node, e *OnError) bool {
 	}
 	e.Agent, e.Chain, e.Value = c.instead(d, n)
 	return true
+}
+
+// namesWho checks the names in a default that the step at hand has no use for.
+func (c *compiler) namesWho(n *node) {
+	if v := n.get("agent"); v != nil {
+		c.answering(v)
+	}
+	c.chainValue(n.get("chain"))
 }
 
 // instead reads who or what stands in for a step: another agent, with the step's contract and gate, a chain or a value.

@@ -84,10 +84,39 @@ func yamlMalformed(source []byte, err error) error {
 	if strings.Contains(text, "did not find expected ',' or") {
 		text += "; inside { } and [ ], quote expressions"
 	}
+	form := yamlGoesOn
 	if strings.Contains(text, "mapping values are not allowed") {
 		text += "; quote a text that holds \": \""
+		form = yamlHoldsColon
 	}
-	return malformed(yamlSyntax, at, yamlSyntax, "%s", text)
+	where, edit := unquoted(source, at.line, form)
+	if edit != "" {
+		at = where
+	}
+	if edit != "" && form == yamlGoesOn {
+		text += "; quote a text that starts with ' \" [ or {"
+	}
+	e := malformed(yamlSyntax, at, yamlSyntax, "%s", text)
+	e.Issues[0].Suggest = edit
+	return e
+}
+
+// Values that were meant as text: what goes on behind a closing quote or bracket, and what holds a colon and a space. YAML
+// itself notices later, or says where the block around it begins.
+var (
+	yamlGoesOn     = regexp.MustCompile(`(?m)^ *(?:- +)*[A-Za-z_][A-Za-z0-9_.-]*: +((?:'[^'\n]*'|"[^"\n]*"|\[[^\]\n]*\]|\{[^}\n]*\}) *[^ #'"\r\n].*?)[ \r]*$`)
+	yamlHoldsColon = regexp.MustCompile(`(?m)^ *(?:- +)*[A-Za-z_][A-Za-z0-9_.-]*: +([^ '"\[{|>&*!#%@\r\n][^\r\n]*?: .*?)[ \r]*$`)
+)
+
+// unquoted finds the first value of a form from a line on, and writes it with quotes; empty: there is none.
+func unquoted(source []byte, line int, form *regexp.Regexp) (at spot, edit string) {
+	lines := newLineIndex(source)
+	from := lines.offset(max(line, 1), 1)
+	m := form.FindSubmatchIndex(source[from:])
+	if m == nil {
+		return spot{}, ""
+	}
+	return lines.spot(from + m[2]), strconv.Quote(string(source[from+m[2] : from+m[3]]))
 }
 
 // errTooLarge stops the reading of a document whose aliases multiply.

@@ -108,6 +108,14 @@ func (p *problems) err() error {
 	return e
 }
 
+// countAre is count with its verb.
+func countAre(n int, what string) string {
+	if n == 1 {
+		return count(n, what) + " is"
+	}
+	return count(n, what) + " are"
+}
+
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
@@ -116,7 +124,7 @@ func count(n int, what string) string {
 }
 
 // malformed is the error of a source that cannot be read at all.
-func malformed(code string, at spot, issueCode, format string, args ...any) error {
+func malformed(code string, at spot, issueCode, format string, args ...any) *fault.Error {
 	e := fault.New(fault.KindMalformed, code, format, args...)
 	where := ""
 	if at.line > 0 {

@@ -1,6 +1,8 @@
 package workflow
 
 import (
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +70,9 @@ var (
 var tools = map[string]SideEffect{
 	"builtin:noop": SideEffectNone, "builtin:sleep": SideEffectNone, "builtin:fail": SideEffectNone,
 }
+
+// toolsLater are those that are part of the format and not of this version.
+var toolsLater = regexp.MustCompile(`^(?:http|mcp:.*|builtin:(?:json|time|delegate|memory_get|memory_put|artifact_get|artifact_put))$`)
 
 // around is where a list of steps stands.
 type around struct {
@@ -383,7 +388,12 @@ func (c *compiler) agentAt(n *node, step string) *draftAgent {
 func (c *compiler) knownTool(n *node) (ref string, effect SideEffect) {
 	ref = c.p.word(n)
 	effect, ok := tools[ref]
-	if !ok && ref != "" {
+	switch {
+	case ok || ref == "":
+	case toolsLater.MatchString(ref):
+		c.p.add(n.spot(), codeNotSupported, "the tool %s is part of the format but this version does not run it; it has %s",
+			clip(ref), strings.Join(slices.Sorted(maps.Keys(tools)), ", "))
+	default:
 		tail, edit := didYouMean(ref, keysOf(tools))
 		c.p.suggest(n.spot(), edit, codeUnknownTool, "this version has no tool %q%s", clip(ref), tail)
 	}
