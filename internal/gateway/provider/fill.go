@@ -50,6 +50,7 @@ type filler struct {
 	root    json.RawMessage
 	w       *writer
 	dice    *rand.Rand
+	choices *rand.Rand // of enums and booleans: the same question gets the same choice, whichever model is asked
 	written int
 	nodes   int
 }
@@ -57,7 +58,7 @@ type filler struct {
 func fill(schema json.RawMessage, w *writer, seed uint64) string {
 	w.marked, w.next = false, 0
 	w.dice = rand.New(rand.NewPCG(seed, 1))
-	f := &filler{root: schema, w: w, dice: w.dice}
+	f := &filler{root: schema, w: w, dice: w.dice, choices: rand.New(rand.NewPCG(w.asked, 2))}
 	return string(f.value(schema, "", false, 0))
 }
 
@@ -72,7 +73,7 @@ func (f *filler) value(raw json.RawMessage, name string, inList bool, depth int)
 	case len(n.Const) > 0:
 		v = n.Const
 	case len(n.Enum) > 0:
-		v = n.Enum[f.dice.IntN(len(n.Enum))]
+		v = f.choice(n.Enum)
 	default:
 		v = f.typed(n, name, inList, depth)
 	}
@@ -291,19 +292,37 @@ func (f *filler) array(n schemaNode, name string, depth int) json.RawMessage {
 }
 
 var (
-	hopeful  = regexp.MustCompile(`(?i)pass|approv|valid|correct|success|accept|complete|ok\b|good|ready|done`)
-	scored   = regexp.MustCompile(`(?i)score|accuracy|completeness|clarity|rating|quality|grade`)
-	fraction = regexp.MustCompile(`(?i)probab|ratio|share|likelihood|similarity|weight`)
+	hopeful   = regexp.MustCompile(`(?i)pass|approv|valid|correct|success|accept|complete|fulfil|satisf|ok\b|good|done|(^|_)(ready|met)$`)
+	hopeless  = regexp.MustCompile(`(?i)\b(in|un|not_?)(valid|complete|correct|accept|approved|done|met)|fail|reject|block|abort`)
+	allIsWell = regexp.MustCompile(`(?i)^(pass|passed|accept|accepted|approve|approved|accurate|correct|valid|ok|yes|good|done|met|ready)$`)
+	scored    = regexp.MustCompile(`(?i)score|accuracy|completeness|clarity|rating|quality|grade|performance`)
+	fraction  = regexp.MustCompile(`(?i)probab|ratio|share|likelihood|similarity|weight`)
 )
 
+// yes answers a question by its name: whether something is good enough, it is.
 func (f *filler) yes(name string) bool {
-	if hopeful.MatchString(name) {
-		return f.dice.IntN(10) > 0
+	switch {
+	case hopeless.MatchString(name):
+		return false
+	case hopeful.MatchString(name):
+		return true
 	}
-	return f.dice.IntN(3) == 0
+	return f.choices.IntN(3) == 0
 }
 
-// number draws within the bounds, where the name suggests it: a score is good, a confidence between 70 and 95.
+// choice takes the word that says that all is well, if one of them does.
+func (f *filler) choice(from []json.RawMessage) json.RawMessage {
+	for _, raw := range from {
+		var word string
+		if json.Unmarshal(raw, &word) == nil && allIsWell.MatchString(word) {
+			return raw
+		}
+	}
+	return from[f.choices.IntN(len(from))]
+}
+
+// number draws within the bounds, where the name suggests it: a score is good, but not always good enough for the
+// strictest; a confidence is between 70 and 95.
 func (f *filler) number(n schemaNode, name string, whole bool) json.RawMessage {
 	low, high := n.bounds(whole)
 	from, to := 3.0, 40.0
@@ -314,6 +333,8 @@ func (f *filler) number(n schemaNode, name string, whole bool) json.RawMessage {
 		if high <= 1 {
 			from, to = 0.7, 0.95
 		}
+	case bounded && scored.MatchString(name):
+		from, to = low+(high-low)*0.75, low+(high-low)*0.98
 	case bounded:
 		from, to = low+(high-low)*0.6, low+(high-low)*0.9
 	case scored.MatchString(name):

@@ -15,7 +15,7 @@ var (
 	findingName = regexp.MustCompile(`(?i)issue|error|gap|bias|missing|concern|problem|risk|weakness|defect|unresolved|objection|finding`)
 	titleName   = regexp.MustCompile(`(?i)^(title|name|heading|headline|subject|topic|label|section)s?$`)
 	tagName     = regexp.MustCompile(`(?i)tag|keyword|category|term`)
-	bodyName    = regexp.MustCompile(`(?i)^(text|body|content|draft|report|output|deliverable|article|analysis|answer|document|result|markdown|message)$`)
+	bodyName    = regexp.MustCompile(`(?i)^(text|body|content|draft|script|note|code|report|output|deliverable|article|analysis|answer|document|result|markdown|message)$`)
 )
 
 // text writes a string that suits its name and meets its bounds.

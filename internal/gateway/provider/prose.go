@@ -1,7 +1,10 @@
 package provider
 
 import (
+	"hash/fnv"
 	"math/rand/v2"
+	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -20,16 +23,57 @@ type writer struct {
 	topics  []string
 	next    int
 	brief   bool
-	marked  bool // a text with the mark was written
-	markAll bool // put the mark on short texts too
+	words   int    // of a text of some length; 0: as it comes
+	asked   uint64 // what was asked, as a number
+	marked  bool   // a text with the mark was written
+	markAll bool   // put the mark on short texts too
 }
 
 func newWriter(a agent.Ask, dice *rand.Rand) *writer {
-	w := &writer{dice: dice, topics: topicsOf(firstRequest(a))}
-	if len(w.topics) == 0 {
+	w := &writer{dice: dice, asked: hashOf(a)}
+	w.about(firstRequest(a))
+	return w
+}
+
+// about takes the topics from a text.
+func (w *writer) about(text string) {
+	if w.topics = topicsOf(text); len(w.topics) == 0 {
 		w.topics = []string{"the request", "the material", "the result"}
 	}
-	return w
+}
+
+// hashOf is a number for what was asked, whichever model is asked and whatever its instructions say.
+func hashOf(a agent.Ask) uint64 {
+	h := fnv.New64a()
+	for _, m := range a.Messages {
+		if m.Role == agent.RoleUser {
+			h.Write([]byte(m.Content))
+			h.Write([]byte{0})
+		}
+	}
+	return h.Sum64()
+}
+
+// length is how many words a prompt asks for: "about 300 words", "in at most 75 words".
+var length = regexp.MustCompile(`(?i)\b([1-9][0-9]{1,4})[ -]words?\b`)
+
+// wordsMax bounds the length that a simulated text is given.
+const wordsMax = 2_000
+
+// wordsOf is the length that was asked for, as far as tokensMax leaves room for it and for what else the answer holds; 0: none.
+func wordsOf(a agent.Ask, tokensMax int) int {
+	m := length.FindStringSubmatch(firstRequest(a))
+	if m == nil {
+		return 0
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil { // five digits
+		return 0
+	}
+	if tokensMax > 0 {
+		n = min(n, tokensMax/3)
+	}
+	return min(n, wordsMax)
 }
 
 // dull words carry no topic of their own; phrases end at them.
@@ -180,6 +224,25 @@ func (w *writer) paragraph(n int) string {
 	return strings.Join(list, " ")
 }
 
+// ofWords is a text of at most n words, and not much less.
+func (w *writer) ofWords(n int) string {
+	var s strings.Builder
+	for have := 0; ; {
+		next := w.sentence(statements)
+		if have += len(strings.Fields(next)); have > n && s.Len() > 0 {
+			return s.String()
+		}
+		switch {
+		case s.Len() == 0:
+		case w.dice.IntN(4) == 0:
+			s.WriteString("\n\n")
+		default:
+			s.WriteByte(' ')
+		}
+		s.WriteString(next)
+	}
+}
+
 // body is a text of some length under a heading.
 func (w *writer) body(heading string) string {
 	w.marked = true
@@ -190,6 +253,9 @@ func (w *writer) body(heading string) string {
 		heading = " " + heading + "\n\n"
 	} else {
 		heading = " "
+	}
+	if w.words > 0 {
+		return SimulatedMark + heading + w.ofWords(w.words)
 	}
 	return SimulatedMark + heading + w.paragraph(3) + "\n\n" + w.paragraph(3+w.dice.IntN(2)) + "\n\n" + w.paragraph(2)
 }

@@ -32,9 +32,13 @@ type SimulatedConfig struct {
 }
 
 // Simulated answers without a model: the same call with the same seed gets the same answer. It honours JSON Schemas
-// and writes sentences out of the prompt's own words, each answer marked as simulated. Where the choice of a tool is
-// required it calls one. Tokens are estimated from the texts, as they would be for the model of that name; long stable
-// prompts are read from a simulated cache as the model's vendor would. A call that waits costs a timer and nothing else.
+// and writes sentences out of the prompt's own words, about as many words as the prompt asks for, each answer marked as
+// simulated. It is an optimist: a pass, a goal met, a decision to accept are given where they can be, scores are good.
+// A choice from a list depends on what was asked alone, not on the model, so that simulated judges agree. Where the choice
+// of a tool is required it calls one; who may hand out tasks hands one to each delegate; who is shown an example of an
+// answer gives that one, with its gaps filled in. Tokens are estimated from the texts, as they would be for the model of
+// that name; long stable prompts are read from a simulated cache as the model's vendor would. A call that waits costs a
+// timer and nothing else.
 //
 // Some model names have a way of their own: slow, flaky, fail, rate-limited, overloaded, timeout, truncated, refuse,
 // prose (never JSON), fenced (JSON in a code fence with prose around it).
@@ -136,6 +140,9 @@ func (s *Simulated) answer(c Call, m manner, dice *rand.Rand, fate float64, scri
 	}
 	if tool, ok := demanded(c.Ask); ok {
 		return s.reply(c, Reply{ToolCalls: []agent.ToolCall{callTool(c, tool, dice)}, RequestID: requestIDOf(dice)}, nil)
+	}
+	if calls := handsOut(c, dice); len(calls) > 0 {
+		return s.reply(c, Reply{ToolCalls: calls, RequestID: requestIDOf(dice)}, nil)
 	}
 	return s.reply(c, Reply{Text: simulate(c, dice, m), RequestID: requestIDOf(dice)}, nil)
 }
@@ -307,8 +314,12 @@ func (s *Simulated) reply(c Call, r Reply, given *usage.Tokens) (Reply, error) {
 func simulate(c Call, dice *rand.Rand, m manner) string {
 	w := newWriter(c.Ask, dice)
 	w.brief = c.MaxTokens > 0 && c.MaxTokens < briefBelow
+	w.words = wordsOf(c.Ask, c.MaxTokens)
 	if !c.Ask.JSON || m.prose {
 		return w.body("")
+	}
+	if answer := afterExample(c.Ask, w); answer != "" {
+		return answer
 	}
 	schema := c.Ask.Schema
 	if len(schema) == 0 {

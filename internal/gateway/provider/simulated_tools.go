@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/fermata-run/fermata/internal/agent"
 )
@@ -39,6 +40,34 @@ func (s *Scripted) calls(dice *rand.Rand) []agent.ToolCall {
 }
 
 func toolCallID(dice *rand.Rand) string { return fmt.Sprintf("call_%016x", dice.Uint64()) }
+
+// handsOut are the tasks of an agent that may hand out tasks: one for each of its delegates, once.
+func handsOut(c Call, dice *rand.Rand) []agent.ToolCall {
+	i := slices.IndexFunc(c.Ask.Tools, func(t agent.Tool) bool { return t.Name == "delegate" })
+	if i < 0 || slices.ContainsFunc(c.Ask.Messages, func(m agent.Message) bool { return m.Role == agent.RoleTool }) {
+		return nil
+	}
+	var takes struct {
+		Properties struct {
+			Agent struct {
+				Enum []string `json:"enum"`
+			} `json:"agent"`
+		} `json:"properties"`
+	}
+	if json.Unmarshal(c.Ask.Tools[i].Parameters, &takes) != nil {
+		return nil
+	}
+	w := newWriter(c.Ask, dice)
+	var calls []agent.ToolCall
+	for _, name := range takes.Properties.Agent.Enum[:min(len(takes.Properties.Agent.Enum), agent.TasksMax)] {
+		arguments, err := json.Marshal(map[string]string{"agent": name, "task": SimulatedMark + " Your part of " + w.topic() + ": " + w.sentence(statements)})
+		if err != nil { // texts
+			return nil
+		}
+		calls = append(calls, agent.ToolCall{ID: toolCallID(dice), Name: "delegate", Arguments: string(arguments)})
+	}
+	return calls
+}
 
 // callTool calls a tool with arguments that meet its schema.
 func callTool(c Call, t agent.Tool, dice *rand.Rand) agent.ToolCall {
