@@ -73,6 +73,9 @@ func yamlMalformed(source []byte, err error) error {
 		at.line, _ = strconv.Atoi(m[1]) //nolint:errcheck // no line: 0
 		text = text[len(m[0]):]
 	}
+	if strings.HasPrefix(text, "did not find expected") {
+		at.line++ // of its grammar's errors the library counts lines from 0
+	}
 	if at.line > 0 {
 		at.col = 1
 	}
@@ -82,7 +85,7 @@ func yamlMalformed(source []byte, err error) error {
 		}
 	}
 	if strings.Contains(text, "did not find expected ',' or") {
-		text += "; inside { } and [ ], quote expressions"
+		text += "; inside { } and [ ], quote expressions, and texts that hold a question mark"
 	}
 	form := yamlGoesOn
 	if strings.Contains(text, "mapping values are not allowed") {

@@ -354,7 +354,7 @@ func (c *compiler) agentStep(d *draftStep) {
 // is still in time.
 func (c *compiler) chainFits(d *draftStep, a *Agent, named *node) {
 	chain, limit := &a.Chain, d.step.Timeout
-	if c.stored || len(chain.Entries) == 0 || chain.Entries[0].Timeout <= limit {
+	if c.stored || limit == 0 || len(chain.Entries) == 0 || chain.Entries[0].Timeout <= limit { // a plan has no limit of its own
 		return
 	}
 	at, edit := named.spot(), ""
