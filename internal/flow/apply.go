@@ -389,13 +389,9 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 }
 
 // oneLess tells a step that one of those it waits for is settled. A merge that may be done before all its members are
-// looks at each of them.
+// looks at each of them, unless it needs them, too.
 func (r *Run) oneLess(d, settled *step) {
-	counts := true
-	if isEarly(d.def) {
-		counts = !slices.Contains(d.def.Merge.Of, settled.def.Slot)
-	}
-	if counts {
+	if slices.ContainsFunc(d.def.Edges, func(e workflow.Edge) bool { return e.Slot == settled.def.Slot && holds(d.def, e) }) {
 		d.waitingOn--
 	}
 	looks := d.status == StepStatusPending || d.status == StepStatusRunning && isEarly(d.def)
