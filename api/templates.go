@@ -30,9 +30,9 @@ type template struct {
 	input    json.RawMessage // an example; nil: there is none
 }
 
-// loadTemplates reads every <name>.yaml of a directory, with the example input that stands in <name>.input.json, by name. A
-// template may run others by the names of their definitions. The error is of those that do not compile: they come with
-// the program.
+// loadTemplates reads every <name>.yaml of a directory, with the example input that stands in <name>.input.json, by name;
+// <name>.test.yaml are its tests. A template may run others by the names of their definitions. The error is of those that
+// do not compile: they come with the program.
 func loadTemplates(dir fs.FS) ([]*template, error) {
 	if dir == nil {
 		return nil, nil
@@ -41,6 +41,7 @@ func loadTemplates(dir fs.FS) ([]*template, error) {
 	if err != nil { // the pattern is right
 		return nil, err
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return strings.HasSuffix(file, ".test.yaml") })
 	list := make([]*template, 0, len(files))
 	for _, file := range files {
 		t := &template{name: strings.TrimSuffix(file, ".yaml")}

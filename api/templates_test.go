@@ -24,7 +24,8 @@ steps:
 // oneTemplate is a directory with one template, and what is none.
 func oneTemplate() fs.FS {
 	return fstest.MapFS{
-		"loop.yaml": {Data: []byte(loopTemplate)}, "loop.input.json": {Data: []byte(`{"who":"world"}` + "\n")}, "README.md": {Data: []byte("x")},
+		"loop.yaml": {Data: []byte(loopTemplate)}, "loop.input.json": {Data: []byte(`{"who":"world"}` + "\n")},
+		"loop.test.yaml": {Data: []byte("workflow: loop.yaml\ncases: [{name: x}]\n")}, "README.md": {Data: []byte("x")},
 	}
 }
 

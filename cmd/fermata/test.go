@@ -114,7 +114,9 @@ func (b beside) Template(name string) ([]byte, error) {
 	for _, pattern := range []string{"*.yaml", "templates/*.yaml"} {
 		files, _ := fs.Glob(examples.FS, pattern) //nolint:errcheck // the patterns are right
 		for _, file := range files {
-			known[strings.TrimSuffix(path.Base(file), ".yaml")] = file
+			if name := strings.TrimSuffix(path.Base(file), ".yaml"); !strings.HasSuffix(name, ".test") {
+				known[name] = file
+			}
 		}
 	}
 	if file, ok := known[name]; ok {

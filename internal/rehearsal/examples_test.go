@@ -17,9 +17,13 @@ func (b beside) Template(name string) ([]byte, error) { return b.File(name + ".y
 
 // The examples pass their own tests, and their logs fold as they go.
 func TestExamples(t *testing.T) {
-	paths, err := filepath.Glob("../../examples/*.test.yaml")
-	if err != nil || len(paths) < 2 {
-		t.Fatalf("%d test files, %v", len(paths), err)
+	var paths []string
+	for pattern, least := range map[string]int{"../../examples/*.test.yaml": 2, "../../examples/templates/*.test.yaml": 16} {
+		found, err := filepath.Glob(pattern)
+		if err != nil || len(found) < least {
+			t.Fatalf("%s: %d test files, %v", pattern, len(found), err)
+		}
+		paths = append(paths, found...)
 	}
 	for _, path := range paths {
 		source, err := os.ReadFile(path)
