@@ -260,8 +260,11 @@ func (f *filler) array(n schemaNode, name string, depth int) json.RawMessage {
 		high = min(max(*n.MaxItems, low), fillItemsMax)
 	}
 	count := 2 + f.dice.IntN(2)
-	if name == "unresolved" {
+	switch {
+	case name == "unresolved":
 		count = f.dice.IntN(2)
+	case leftOver.MatchString(name):
+		count = 0
 	}
 	if depth > fillDepthMax || f.written > fillBytesMax {
 		count = 0
@@ -293,8 +296,9 @@ func (f *filler) array(n schemaNode, name string, depth int) json.RawMessage {
 
 var (
 	hopeful   = regexp.MustCompile(`(?i)pass|approv|valid|correct|success|accept|complete|fulfil|satisf|ok\b|good|done|(^|_)(ready|met)$`)
-	hopeless  = regexp.MustCompile(`(?i)\b(in|un|not_?)(valid|complete|correct|accept|approved|done|met)|fail|reject|block|abort`)
+	hopeless  = regexp.MustCompile(`(?i)(^|_)(in|un|not_?)(valid|complete|correct|accept|approved|done|met)|fail|reject|block|abort`)
 	allIsWell = regexp.MustCompile(`(?i)^(pass|passed|accept|accepted|approve|approved|accurate|correct|valid|ok|yes|good|done|met|ready)$`)
+	leftOver  = regexp.MustCompile(`(?i)^(open|remaining|blockers|failures)$`)
 	scored    = regexp.MustCompile(`(?i)score|accuracy|completeness|clarity|rating|quality|grade|performance`)
 	fraction  = regexp.MustCompile(`(?i)probab|ratio|share|likelihood|similarity|weight`)
 )

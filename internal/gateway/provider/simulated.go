@@ -33,12 +33,12 @@ type SimulatedConfig struct {
 
 // Simulated answers without a model: the same call with the same seed gets the same answer. It honours JSON Schemas
 // and writes sentences out of the prompt's own words, about as many words as the prompt asks for, each answer marked as
-// simulated. It is an optimist: a pass, a goal met, a decision to accept are given where they can be, scores are good.
-// A choice from a list depends on what was asked alone, not on the model, so that simulated judges agree. Where the choice
-// of a tool is required it calls one; who may hand out tasks hands one to each delegate; who is shown an example of an
-// answer gives that one, with its gaps filled in. Tokens are estimated from the texts, as they would be for the model of
-// that name; long stable prompts are read from a simulated cache as the model's vendor would. A call that waits costs a
-// timer and nothing else.
+// simulated. It is an optimist: a pass, a goal met, a decision to accept are given where they can be, scores are good,
+// nothing stays open. A choice from a list depends on what was asked alone, not on the model, so that simulated judges
+// agree. Where the choice of a tool is required it calls one; who may hand out tasks hands one to each delegate; who is
+// shown an example of an answer gives that one, with its gaps filled in. Tokens are estimated from the texts, as they would
+// be for the model of that name; long stable prompts are read from a simulated cache as the model's vendor would. A call
+// that waits costs a timer and nothing else.
 //
 // Some model names have a way of their own: slow, flaky, fail, rate-limited, overloaded, timeout, truncated, refuse,
 // prose (never JSON), fenced (JSON in a code fence with prose around it).
