@@ -112,6 +112,10 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.broken = fmt.Errorf("step %s is in generation %d, not %d", e.Step, s.gen, e.Gen)
 		return
 	}
+	if s.work == nil {
+		r.broken = fmt.Errorf("step %s is %s, and nothing more happens to it", e.Step, s.status)
+		return
+	}
 	switch b := body.(type) {
 	case *Started:
 		r.applyStarted(e, s, b)
@@ -125,7 +129,6 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.applyAttemptFailed(s, b)
 	case *Failed:
 		s.noteFailure(b.Failure)
-		s.refused = b.Refused
 		r.charge(s, b.Calls)
 		r.chargeChild(s, b.Child)
 		r.settle(e, s, StepStatusFailed)
@@ -166,12 +169,17 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 }
 
 func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
-	s.last, s.decoded, s.value = *b, false, nil
+	s.last, s.raw, s.decoded, s.value = bare, b.Output, false, nil
 	s.noteBest(b.Calls)
 	r.charge(s, b.Calls)
 	r.chargeChild(s, b.Child)
-	if s.last.Calls = nil; b.Assembled {
-		s.last.Output = nil
+	if b.Assembled {
+		s.raw = nil
+	}
+	rest := *b
+	if rest.Output, rest.Calls, rest.Notes = nil, nil, nil; !rest.isBare() {
+		last := rest
+		s.last = &last
 	}
 	if b.Failure != nil {
 		s.failures = append(s.failures, *b.Failure)
@@ -362,7 +370,7 @@ func contents(def *workflow.Step) []*workflow.Step {
 func (r *Run) settle(e Event, s *step, to StepStatus) {
 	r.leaveWork(s)
 	r.moveStep(s, to)
-	s.endedAt, s.endSeq, s.turns, s.input, s.waits = e.At, e.Seq, nil, nil, nil
+	s.endedAt, s.endSeq, s.work = e.At, e.Seq, nil
 	r.settled++
 	for _, slot := range s.def.Dependants {
 		r.oneLess(&s.frame.steps[slot], s)
@@ -502,11 +510,11 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		share: s.share, sum: s.sum, calls: s.calls, earlier: len(s.calls),
+		share: s.share, sum: s.sum, calls: s.calls, work: &work{earlier: len(s.calls)}, last: bare,
 	}
 	switch {
 	case byHand:
-		s.status, s.last = StepStatusSucceeded, Succeeded{Output: output, ByHand: true}
+		s.status, s.raw, s.last, s.work = StepStatusSucceeded, output, &Succeeded{ByHand: true}, nil
 		s.startedAt, s.endedAt = e.At, e.At
 	case started && s.def.Section == workflow.SectionMain && (s.def.Map == nil && s.def.Loop == nil || s.many != nil):
 		s.status, s.startedAt, s.startSeq = StepStatusRunning, e.At, e.Seq
