@@ -1,12 +1,9 @@
 package flow
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
-	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -112,6 +109,10 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.broken = fmt.Errorf("step %s is in generation %d, not %d", e.Step, s.gen, e.Gen)
 		return
 	}
+	if s.work == nil {
+		r.broken = fmt.Errorf("step %s is %s, and nothing more happens to it", e.Step, s.status)
+		return
+	}
 	switch b := body.(type) {
 	case *Started:
 		r.applyStarted(e, s, b)
@@ -125,21 +126,11 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.applyAttemptFailed(s, b)
 	case *Failed:
 		s.noteFailure(b.Failure)
-		s.refused = b.Refused
 		r.charge(s, b.Calls)
 		r.chargeChild(s, b.Child)
 		r.settle(e, s, StepStatusFailed)
 	case *Skipped:
-		r.charge(s, b.Calls)
-		r.chargeChild(s, b.Child)
-		if b.Failure != nil {
-			s.failures = append(s.failures, *b.Failure)
-		}
-		s.skipped = b.Reason
-		if b.Reason == SkippedDegraded {
-			r.omitted = append(r.omitted, e.Step)
-		}
-		r.skip(e, s)
+		r.applySkipped(e, s, b)
 	case *Cancelled:
 		r.charge(s, b.Calls)
 		r.chargeChild(s, b.Child)
@@ -166,12 +157,17 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 }
 
 func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
-	s.last, s.decoded, s.value = *b, false, nil
+	s.last, s.raw, s.decoded, s.value = bare, b.Output, false, nil
 	s.noteBest(b.Calls)
 	r.charge(s, b.Calls)
 	r.chargeChild(s, b.Child)
-	if s.last.Calls = nil; b.Assembled {
-		s.last.Output = nil
+	if b.Assembled {
+		s.raw = nil
+	}
+	rest := *b
+	if rest.Output, rest.Calls, rest.Notes = nil, nil, nil; !rest.isBare() {
+		last := rest
+		s.last = &last
 	}
 	if b.Failure != nil {
 		s.failures = append(s.failures, *b.Failure)
@@ -185,9 +181,22 @@ func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {
 		s.skipped = ""
 	}
 	for _, note := range b.Notes {
-		r.quality = append(r.quality, e.Step+": "+note)
+		r.remark(e.Step + ": " + note)
 	}
 	r.settle(e, s, StepStatusSucceeded)
+}
+
+func (r *Run) applySkipped(e Event, s *step, b *Skipped) {
+	r.charge(s, b.Calls)
+	r.chargeChild(s, b.Child)
+	if b.Failure != nil {
+		s.failures = append(s.failures, *b.Failure)
+	}
+	s.skipped = b.Reason
+	if b.Reason == SkippedDegraded {
+		r.omitted = append(r.omitted, e.Step)
+	}
+	r.skip(e, s)
 }
 
 func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
@@ -362,7 +371,7 @@ func contents(def *workflow.Step) []*workflow.Step {
 func (r *Run) settle(e Event, s *step, to StepStatus) {
 	r.leaveWork(s)
 	r.moveStep(s, to)
-	s.endedAt, s.endSeq, s.turns, s.input, s.waits = e.At, e.Seq, nil, nil, nil
+	s.endedAt, s.endSeq, s.work = e.At, e.Seq, nil
 	r.settled++
 	for _, slot := range s.def.Dependants {
 		r.oneLess(&s.frame.steps[slot], s)
@@ -437,124 +446,6 @@ func (r *Run) leaveWork(s *step) {
 		return list
 	}
 	r.open, r.retrying, r.waiting, r.timed = without(r.open), without(r.retrying), without(r.waiting), without(r.timed)
-}
-
-func (r *Run) charge(s *step, calls []usage.Call) {
-	if len(calls) == 0 {
-		return
-	}
-	agent := ""
-	if a := s.worker(); a != nil {
-		agent = a.Name
-	}
-	var sum usage.Sum
-	for _, c := range calls {
-		sum.Add(c)
-		s.calls = append(s.calls, c)
-		r.charged = append(r.charged, Charge{Agent: agent, Call: c})
-	}
-	r.spend(s, sum)
-}
-
-// spend counts a cost in the run, in the step and in all that is around it.
-func (r *Run) spend(s *step, sum usage.Sum) {
-	r.sum = r.sum.Plus(sum)
-	for p := s; p != nil; p = p.around() {
-		p.sum = p.sum.Plus(sum)
-	}
-}
-
-// chargeChild counts what a run has cost that the step started: its lines of the bill are its own.
-func (r *Run) chargeChild(s *step, c *ChildResult) {
-	if c == nil {
-		return
-	}
-	delete(r.owed, c.Run)
-	r.spend(s, c.Sum)
-}
-
-// applyResumed opens a new generation of the listed steps and works out anew who waits for whom.
-func (r *Run) applyResumed(e Event, b *Resumed) {
-	r.moveRun(RunStatusRunning)
-	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
-	r.clockFrom, r.endedAt = e.At, time.Time{}
-	for _, reopened := range b.Reopened {
-		s := r.at(reopened.Step)
-		if s == nil {
-			r.broken = fmt.Errorf("the run has no step %q", reopened.Step)
-			return
-		}
-		output, byHand := b.Set[reopened.Step]
-		s.reopen(e, reopened.Gen, output, byHand)
-		r.appoint(s)
-	}
-	r.recount()
-	r.enter(workflow.SectionMain, e)
-	r.reopenContainers()
-}
-
-// reopen lets a step run again. A container that was at work goes on with what is inside it.
-func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
-	started := !s.startedAt.IsZero() && s.isContainer()
-	*s = step{
-		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		share: s.share, sum: s.sum, calls: s.calls, earlier: len(s.calls),
-	}
-	switch {
-	case byHand:
-		s.status, s.last = StepStatusSucceeded, Succeeded{Output: output, ByHand: true}
-		s.startedAt, s.endedAt = e.At, e.At
-	case started && s.def.Section == workflow.SectionMain && (s.def.Map == nil && s.def.Loop == nil || s.many != nil):
-		s.status, s.startedAt, s.startSeq = StepStatusRunning, e.At, e.Seq
-	default:
-		s.chosen, s.many = caseUnchosen, nil
-	}
-}
-
-// recount works out the counters from the statuses.
-func (r *Run) recount() {
-	r.settled, r.total, r.open, r.retrying, r.waiting, r.timed = 0, 0, nil, nil, nil, nil
-	r.expanded = len(r.root.steps)
-	for s := range r.each {
-		r.total++
-		if s.many != nil {
-			r.expanded += len(s.many.frames) * len(s.body().Steps)
-		}
-		if s.status.Settled() {
-			r.settled++
-		}
-		s.waitingOn = 0
-		for _, edge := range s.def.Edges {
-			if holds(s.def, edge) && !s.frame.steps[edge.Slot].status.Settled() {
-				s.waitingOn++
-			}
-		}
-	}
-}
-
-// reopenContainers lets go on what is inside the containers that were reopened at work.
-func (r *Run) reopenContainers() {
-	var again []*step // first: what is reopened changes what there is
-	for s := range r.each {
-		if s.status == StepStatusRunning && s.isContainer() {
-			again = append(again, s)
-		}
-	}
-	for _, s := range again {
-		if s.def.Timeout > 0 {
-			r.timed = append(r.timed, s)
-		}
-		switch {
-		case s.def.Group != nil:
-			r.openInside(s, s.def.Group.Steps)
-		case s.many != nil:
-			r.reopenMany(s)
-		case s.chosen >= 0:
-			r.openInside(s, s.def.Switch.Cases[s.chosen].Steps)
-		default:
-			r.ready = append(r.ready, todo{step: s}) // its case is not chosen yet
-		}
-	}
 }
 
 func (r *Run) moveRun(to RunStatus) {

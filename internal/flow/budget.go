@@ -165,6 +165,40 @@ func passed(spent, limit int64, share float64) bool {
 	return limit > 0 && float64(spent) >= share*float64(limit)
 }
 
+func (r *Run) charge(s *step, calls []usage.Call) {
+	if len(calls) == 0 {
+		return
+	}
+	agent := ""
+	if a := s.worker(); a != nil {
+		agent = a.Name
+	}
+	var sum usage.Sum
+	for _, c := range calls {
+		sum.Add(c)
+		s.calls = append(s.calls, c)
+		r.charged = append(r.charged, Charge{Agent: agent, Call: c})
+	}
+	r.spend(s, sum)
+}
+
+// spend counts a cost in the run, in the step and in all that is around it.
+func (r *Run) spend(s *step, sum usage.Sum) {
+	r.sum = r.sum.Plus(sum)
+	for p := s; p != nil; p = p.around() {
+		p.sum = p.sum.Plus(sum)
+	}
+}
+
+// chargeChild counts what a run has cost that the step started: its lines of the bill are its own.
+func (r *Run) chargeChild(s *step, c *ChildResult) {
+	if c == nil {
+		return
+	}
+	delete(r.owed, c.Run)
+	r.spend(s, c.Sum)
+}
+
 // attemptBudget is the budget as it stands, for an attempt.
 func (r *Run) attemptBudget() *Budget {
 	if r.budget == nil {

@@ -18,7 +18,7 @@ func (r *Run) rung() *workflow.Rung {
 // applyDegraded takes the run down to a level; what that does to each step is told by events of their own.
 func (r *Run) applyDegraded(b *Degraded) {
 	r.level = b.Level
-	r.quality = append(r.quality, b.Reason)
+	r.remark(b.Reason)
 	for i := range r.root.steps {
 		if s := &r.root.steps[i]; !s.status.Settled() {
 			r.appoint(s)
@@ -34,12 +34,27 @@ func (r *Run) appoint(s *step) {
 	}
 }
 
+// remarksMax bounds what is said of a run's quality.
+const remarksMax = 200
+
+// remark keeps what the run's quality has to say; of a great many, the number.
+func (r *Run) remark(text string) {
+	if len(r.quality) < remarksMax {
+		r.quality = append(r.quality, text)
+	} else {
+		r.unsaid++
+	}
+}
+
 // qualityNow says what was not done as written, or nil.
 func (r *Run) qualityNow() *Quality {
 	if r.level == 0 && len(r.quality) == 0 {
 		return nil
 	}
 	q := &Quality{Level: r.level, Omitted: r.omitted, Reasons: r.quality}
+	if r.unsaid > 0 {
+		q.Reasons = append(slices.Clone(q.Reasons), fmt.Sprintf("and %d more", r.unsaid))
+	}
 	if rung := r.rung(); rung != nil {
 		q.Name = rung.Name
 	}

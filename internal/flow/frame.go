@@ -46,7 +46,8 @@ type many struct {
 	score float64
 }
 
-// step is the state of one step of a frame.
+// step is the state of one step of a frame. There may be a hundred thousand in a run: what is of no use any more when one
+// is settled stands in work.
 type step struct {
 	def       *workflow.Step
 	frame     *frame
@@ -58,43 +59,25 @@ type step struct {
 	inside    int // group, switch: steps of the chosen case not settled
 	chosen    int // switch: the case that runs, caseUnchosen or caseNone
 	many      *many
+	*work     // nil: it is settled
 
 	startSeq  int32 // of the event that started the attempt at work
 	endSeq    int32 // of the event that settled it
 	startedAt time.Time
 	endedAt   time.Time
-	retryAt   time.Time
 
-	waitingSince time.Time
-	queued       bool // the time for the next attempt has come: it waits for a free place
+	duty    Duty            // of the attempt at work, or the next one
+	rule    int             // of on_error, from 1, that gave it
+	agent   string          // who works at it, where the definition leaves that open
+	instead *workflow.Agent // who works at it at this level of the ladder
+	chain   *workflow.Chain // or who is asked
+	answer  *Answered
+	plan    *Planned
+	child   *Child
 
-	held    string   // what the attempt waits for; empty: it is not held
-	refusal *Failure // that holds it
-	holds   int      // times an attempt was held, in this generation
-	stale   bool     // since the attempt started it was told that held attempts may go on: a refusal may be from before
-
-	duty      Duty  // of the attempt at work, or the next one
-	rule      int   // of on_error, from 1, that gave it
-	about     int   // of failures: the one that somebody was asked to decide about
-	base      int16 // attempts before they were counted afresh
-	fellBack  bool  // on_error has given it to somebody else
-	escalated bool  // somebody was asked to decide
-	refused   json.RawMessage
-	agent     string          // who works at it, where the definition leaves that open
-	instead   *workflow.Agent // who works at it at this level of the ladder
-	chain     *workflow.Chain // or who is asked
-	waits     *Waiting
-	answer    *Answered
-	plan      *Planned
-	replans   int
-	replan    *Replan
-	child     *Child
-
-	input    json.RawMessage // rendered; lost with the memory and rendered again by a claim
-	feedback string
-	turns    []Turn
-	last     Succeeded // of a succeeded step
-	value    any       // its output decoded, once an expression reads it
+	last     *Succeeded      // of a succeeded step, but for the output; never changed
+	raw      json.RawMessage // its output; nil: it is put together when it is first asked for
+	value    any             // decoded, once an expression reads it
 	decoded  bool
 	failures []Failure // of the attempts of this generation, the final one included
 	skipped  string
@@ -102,9 +85,37 @@ type step struct {
 	sum      usage.Sum    // of its calls, of the runs that it started, and of all inside it
 	calls    []usage.Call // of all attempts and generations
 	best     int          // of calls: whose answer was taken below the gate
-	earlier  int          // of calls: those of generations before
-	begun    int          // of calls: those made when the attempt at work began
 }
+
+// work is what a step has until it is settled.
+type work struct {
+	input    json.RawMessage // rendered; lost with the memory and rendered again by a claim
+	feedback string
+	turns    []Turn
+	earlier  int   // of calls: those of generations before
+	begun    int   // of calls: those made when the attempt at work began
+	base     int16 // attempts before they were counted afresh
+
+	retryAt time.Time
+	queued  bool     // that time has come: it waits for a free place
+	held    string   // what the attempt waits for; empty: it is not held
+	refusal *Failure // that holds it
+	holds   int      // times an attempt was held
+	stale   bool     // since the attempt started it was told that held attempts may go on: a refusal may be from before
+
+	waits        *Waiting
+	waitingSince time.Time
+
+	fellBack  bool // on_error has given it to somebody else
+	escalated bool // somebody was asked to decide
+	about     int  // of failures: what they were asked about
+	refused   json.RawMessage
+	replans   int
+	replan    *Replan
+}
+
+// bare is the outcome that has nothing but an output, and that of a step that has none yet.
+var bare = &Succeeded{}
 
 // newFrame makes an instance of a body. Its steps are of the generation of what it belongs to.
 func (r *Run) newFrame(body *workflow.Body, owner *step, n int) *frame {
@@ -113,8 +124,11 @@ func (r *Run) newFrame(body *workflow.Body, owner *step, n int) *frame {
 	if owner != nil {
 		gen = owner.gen
 	}
+	works := make([]work, len(body.Steps))
 	for i, def := range body.Steps {
-		f.steps[i] = step{def: def, frame: f, status: StepStatusPending, gen: gen, chosen: caseUnchosen, waitingOn: edgesOf(def)}
+		f.steps[i] = step{
+			def: def, frame: f, status: StepStatusPending, gen: gen, chosen: caseUnchosen, waitingOn: edgesOf(def), work: &works[i], last: bare,
+		}
 	}
 	r.total += len(f.steps)
 	return f

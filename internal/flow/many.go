@@ -339,13 +339,13 @@ func (f *frame) outputValue() any {
 
 // output is what a succeeded step made. What is made of other outputs is put together when it is first asked for.
 func (s *step) output() json.RawMessage {
-	if s.last.Output == nil {
-		s.last.Output = null
+	if s.raw == nil {
+		s.raw = null
 		if s.last.Assembled {
-			s.last.Output = s.assemble()
+			s.raw = s.assemble()
 		}
 	}
-	return s.last.Output
+	return s.raw
 }
 
 func (s *step) assemble() json.RawMessage {

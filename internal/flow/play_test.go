@@ -422,6 +422,9 @@ func (s *stage) pending() string {
 		if a.Budget != nil {
 			fmt.Fprintf(&out, " budget=$%s/$%s,%d/%d", a.Budget.Spent.Cost, a.Budget.Cost, a.Budget.Spent.Tokens.Total(), a.Budget.Tokens)
 		}
+		for _, b := range a.Around {
+			fmt.Fprintf(&out, " %s=$%s/$%s", b.Name, b.Spent.Cost, b.Cost)
+		}
 		if len(a.Turns) > 0 {
 			fmt.Fprintf(&out, " turns=%d", len(a.Turns))
 		}

@@ -1,6 +1,10 @@
 package flow
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/fermata-run/fermata/internal/workflow"
+)
 
 // provenanceMax is how many steps a result names one by one. Beyond it, those of items and iterations are told together:
 // a line for each step of the definition and model.
@@ -11,13 +15,12 @@ func (r *Run) provenance() []Provenance {
 	var list []Provenance
 	for s := range r.each {
 		if p, ok := s.provenance(); ok {
-			list = append(list, p)
+			if list = append(list, p); len(list) > provenanceMax {
+				return r.gathered()
+			}
 		}
 	}
-	if len(list) <= provenanceMax {
-		return list
-	}
-	return gathered(list)
+	return list
 }
 
 func (s *step) provenance() (Provenance, bool) {
@@ -37,36 +40,41 @@ func (s *step) provenance() (Provenance, bool) {
 }
 
 // gathered makes one line of those that differ in the item or iteration only.
-func gathered(list []Provenance) []Provenance {
+func (r *Run) gathered() []Provenance {
 	type key struct {
-		step, model string
-		depth       int
+		def   *workflow.Step
+		model string
+		depth int
 	}
 	at := map[key]int{}
-	var out []Provenance
-	for _, p := range list {
-		name := anyItem(p.Step)
-		if name == p.Step {
-			out = append(out, p)
-			continue
-		}
-		k := key{name, p.Model, p.FallbackDepth}
+	var list []Provenance
+	for s := range r.each {
+		p, ok := s.provenance()
+		k := key{s.def, p.Model, p.FallbackDepth}
 		i, known := at[k]
-		if !known {
-			at[k] = len(out)
-			p.Step, p.PromptHash, p.Count = name, "", 1
-			out = append(out, p)
-			continue
+		switch {
+		case !ok:
+		case known:
+			list[i].add(p)
+		case s.frame.owner == nil:
+			list = append(list, p)
+		default:
+			at[k] = len(list)
+			p.Step, p.PromptHash, p.Count = anyItem(p.Step), "", 1
+			list = append(list, p)
 		}
-		all := &out[i]
-		all.Count++
-		all.Cost += p.Cost
-		all.Unpriced = all.Unpriced || p.Unpriced
-		all.Repaired = all.Repaired || p.Repaired
-		all.BelowGate = all.BelowGate || p.BelowGate
-		all.Attempt = max(all.Attempt, p.Attempt)
 	}
-	return out
+	return list
+}
+
+// add counts another instance of the step in its line.
+func (p *Provenance) add(other Provenance) {
+	p.Count++
+	p.Cost += other.Cost
+	p.Unpriced = p.Unpriced || other.Unpriced
+	p.Repaired = p.Repaired || other.Repaired
+	p.BelowGate = p.BelowGate || other.BelowGate
+	p.Attempt = max(p.Attempt, other.Attempt)
 }
 
 // anyItem is a path without the numbers of its items and iterations: build.*.make.

@@ -2,8 +2,10 @@ package flow
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/workflow"
@@ -128,6 +130,90 @@ func (s *step) isOver() bool {
 		}
 	}
 	return false
+}
+
+// applyResumed opens a new generation of the listed steps and works out anew who waits for whom.
+func (r *Run) applyResumed(e Event, b *Resumed) {
+	r.moveRun(RunStatusRunning)
+	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
+	r.clockFrom, r.endedAt = e.At, time.Time{}
+	for _, reopened := range b.Reopened {
+		s := r.at(reopened.Step)
+		if s == nil {
+			r.broken = fmt.Errorf("the run has no step %q", reopened.Step)
+			return
+		}
+		output, byHand := b.Set[reopened.Step]
+		s.reopen(e, reopened.Gen, output, byHand)
+		r.appoint(s)
+	}
+	r.recount()
+	r.enter(workflow.SectionMain, e)
+	r.reopenContainers()
+}
+
+// reopen lets a step run again. A container that was at work goes on with what is inside it.
+func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
+	started := !s.startedAt.IsZero() && s.isContainer()
+	*s = step{
+		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
+		share: s.share, sum: s.sum, calls: s.calls, work: &work{earlier: len(s.calls)}, last: bare,
+	}
+	switch {
+	case byHand:
+		s.status, s.raw, s.last, s.work = StepStatusSucceeded, output, &Succeeded{ByHand: true}, nil
+		s.startedAt, s.endedAt = e.At, e.At
+	case started && s.def.Section == workflow.SectionMain && (s.def.Map == nil && s.def.Loop == nil || s.many != nil):
+		s.status, s.startedAt, s.startSeq = StepStatusRunning, e.At, e.Seq
+	default:
+		s.chosen, s.many = caseUnchosen, nil
+	}
+}
+
+// recount works out the counters from the statuses.
+func (r *Run) recount() {
+	r.settled, r.total, r.open, r.retrying, r.waiting, r.timed = 0, 0, nil, nil, nil, nil
+	r.expanded = len(r.root.steps)
+	for s := range r.each {
+		r.total++
+		if s.many != nil {
+			r.expanded += len(s.many.frames) * len(s.body().Steps)
+		}
+		if s.status.Settled() {
+			r.settled++
+		}
+		s.waitingOn = 0
+		for _, edge := range s.def.Edges {
+			if holds(s.def, edge) && !s.frame.steps[edge.Slot].status.Settled() {
+				s.waitingOn++
+			}
+		}
+	}
+}
+
+// reopenContainers lets go on what is inside the containers that were reopened at work.
+func (r *Run) reopenContainers() {
+	var again []*step // first: what is reopened changes what there is
+	for s := range r.each {
+		if s.status == StepStatusRunning && s.isContainer() {
+			again = append(again, s)
+		}
+	}
+	for _, s := range again {
+		if s.def.Timeout > 0 {
+			r.timed = append(r.timed, s)
+		}
+		switch {
+		case s.def.Group != nil:
+			r.openInside(s, s.def.Group.Steps)
+		case s.many != nil:
+			r.reopenMany(s)
+		case s.chosen >= 0:
+			r.openInside(s, s.def.Switch.Cases[s.chosen].Steps)
+		default:
+			r.ready = append(r.ready, todo{step: s}) // its case is not chosen yet
+		}
+	}
 }
 
 func pointerToken(s string) string {

@@ -56,6 +56,7 @@ type Run struct {
 	owed    map[uuid.UUID]*step // runs that steps started, whose cost is not counted yet
 	level   int                 // of the ladder
 	quality []string
+	unsaid  int // remarks on it, beyond remarksMax
 	omitted []Path
 
 	budget *RunBudget // as it stands; nil: none

@@ -131,12 +131,15 @@ func (r *Run) stage() []string {
 func (r *Run) stepView(s *step) StepView {
 	v := StepView{
 		Path: s.path(), Kind: s.def.Kind, Section: sectionNames[s.def.Section], Status: s.status, Gen: s.gen,
-		Attempt: s.attempt, StartedAt: s.startedAt, EndedAt: s.endedAt, Input: s.input, Failures: s.failures,
+		Attempt: s.attempt, StartedAt: s.startedAt, EndedAt: s.endedAt, Failures: s.failures,
 		Skipped: s.skipped, Sum: s.sum, Calls: s.calls,
 		Inside: s.inView(), Answer: s.answer, Child: s.child, Duty: s.duty, Plan: s.plan,
 	}
 	if a := s.worker(); a != nil {
 		v.Agent = a.Name
+	}
+	if s.work != nil {
+		v.Input = s.input
 	}
 	switch s.status {
 	case StepStatusSucceeded:

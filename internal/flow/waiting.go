@@ -188,7 +188,7 @@ func (r *Run) askPerson(s *step, o *Outcome) {
 		show = nil
 	}
 	r.ask(s, &Asked{
-		About: AboutDecision, Title: q.Question, Show: show, Choices: distinct(choices),
+		About: AboutDecision, Title: clipped(q.Question), Show: show, Choices: distinct(choices),
 		Form: json.RawMessage(`{"type":"object","properties":{"answer":{"type":"string"}}}`),
 	}, 0, &Waiting{Calls: o.Calls})
 }
@@ -454,7 +454,9 @@ func (r *Run) toldSignal(body json.RawMessage) {
 			same++
 		}
 	}
-	b.Lost = same >= workflow.SignalsKeptMax
+	if b.Lost = same >= workflow.SignalsKeptMax; b.Lost {
+		b.Data = nil
+	}
 	r.emit(KindSignalReceived, nil, &b)
 	if b.Lost {
 		return
