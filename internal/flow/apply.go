@@ -30,6 +30,9 @@ func (r *Run) applyRun(e Event, body any) {
 	switch b := body.(type) {
 	case *Submitted:
 		r.submitted, r.createdAt, r.clockFrom, r.budget = *b, e.At, e.At, b.Budget
+		if b.Parent != nil {
+			r.around = slices.Clone(b.Parent.Budgets)
+		}
 		r.moveRun(RunStatusRunning)
 		r.enter(workflow.SectionMain, e)
 	case *Failing:
@@ -52,13 +55,17 @@ func (r *Run) applyRun(e Event, body any) {
 	case *Resumed:
 		r.applyResumed(e, b)
 	case *BudgetRaise:
-		r.applyRaised(e, b)
+		if e.Kind == KindOuterRaised {
+			r.applyOuterRaised(e, b)
+		} else {
+			r.applyRaised(e, b)
+		}
 	case *BudgetWarned:
 		r.warned = true
 	case *Signal:
 		r.keepSignal(e.Seq, b)
 	case *Degraded:
-		r.applyDegraded(b)
+		r.applyDegraded(e, b)
 	default:
 		r.broken = fmt.Errorf("%s names no step", e.Kind)
 	}
@@ -104,6 +111,7 @@ func (r *Run) sectionSteps(section workflow.Section) []*workflow.Step {
 func (r *Run) applyStep(e Event, s *step, body any) {
 	if e.Kind == KindOutcomeDiscarded {
 		r.charge(s, body.(*Cancelled).Calls)
+		r.chargeChild(s, body.(*Cancelled).Child)
 		return
 	}
 	if e.Gen != s.gen {
@@ -233,6 +241,8 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 		s.begun = len(s.calls)
 	}
 	s.attempt, s.startSeq, s.queued, s.held, s.stale, s.waits = e.Attempt, e.Seq, false, "", false, nil
+	s.beganAt = e.At
+	r.fixLimit(s)
 	if b.Input != nil {
 		s.input = b.Input
 	}
@@ -456,7 +466,7 @@ func (r *Run) chargeChild(s *step, c *ChildResult) {
 func (r *Run) applyResumed(e Event, b *Resumed) {
 	r.moveRun(RunStatusRunning)
 	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
-	r.clockFrom, r.endedAt = e.At, time.Time{}
+	r.clockFrom, r.endedAt, r.accounted = e.At, time.Time{}, r.sum
 	for _, reopened := range b.Reopened {
 		s := r.at(reopened.Step)
 		if s == nil {
@@ -476,7 +486,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		sum: s.sum, calls: s.calls, earlier: len(s.calls),
+		sum: s.sum, limit: s.limit, calls: s.calls, earlier: len(s.calls),
 	}
 	switch {
 	case byHand:

@@ -9,7 +9,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/internal/fault"
-	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -47,10 +46,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 	} else {
 		parent.Plans++
 	}
-	parent.Budgets = r.budgetsAround(s)
-	if own := r.attemptBudget(); own != nil {
-		parent.Budgets = append(parent.Budgets, *own)
-	}
+	parent.Budgets = r.budgetsOf(s)
 	sub := Submission{
 		ID: r.derived(s, fmt.Sprintf("child/%d", r.seq)), Tenant: r.Tenant, Workflow: w, Input: input, Labels: r.submitted.Labels,
 		Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Priority: r.submitted.Priority, Budget: budget, Parent: &parent,
@@ -160,12 +156,12 @@ func (r *Run) toldChild(body json.RawMessage) {
 	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
 		return
 	}
-	at := slices.IndexFunc(r.waiting, func(s *step) bool { return s.waits.Child != nil && s.waits.Child.Run == b.Run })
-	if at < 0 {
+	s := r.waitingFor(b.Run)
+	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
+	if s == nil {
+		r.discardChild(b, result)
 		return
 	}
-	s := r.waiting[at]
-	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
 	switch {
 	case r.fate == RunStatusCancelled:
 		r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason(), Child: result})
@@ -173,6 +169,22 @@ func (r *Run) toldChild(body json.RawMessage) {
 		r.takeChild(s, b, result)
 	default:
 		r.childFailed(s, b, result)
+	}
+}
+
+// waitingFor is the step that waits for a run, or nil.
+func (r *Run) waitingFor(child uuid.UUID) *step {
+	at := slices.IndexFunc(r.waiting, func(s *step) bool { return s.waits.Child != nil && s.waits.Child.Run == child })
+	if at < 0 {
+		return nil
+	}
+	return r.waiting[at]
+}
+
+// discardChild keeps the cost of a run that its step has not waited for.
+func (r *Run) discardChild(b ChildEnded, result *ChildResult) {
+	if s := r.at(b.Step); s != nil && b.Sum.Calls > 0 {
+		r.emit(KindOutcomeDiscarded, s, &Cancelled{Reason: "late", Discarded: b.Status == RunStatusSucceeded, Child: result})
 	}
 }
 
@@ -225,7 +237,7 @@ func (r *Run) tellParent() {
 		return
 	}
 	b := &ChildEnded{
-		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: r.ID, Status: r.status, Sum: r.sum,
+		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: r.ID, Status: r.status, Sum: r.sum.Minus(r.accounted),
 		Output: r.result.Output, Error: r.result.Error, Unresolved: r.result.Unresolved,
 	}
 	if r.status != RunStatusSucceeded {
@@ -239,37 +251,4 @@ func (r *Run) tellParent() {
 		}
 	}
 	r.tell(p.Run, ToldChild, b)
-}
-
-// budgetsAround are the budgets that count what a step spends, besides the run's own: those of steps that have one, and
-// those of the runs around.
-func (r *Run) budgetsAround(s *step) []Budget {
-	var list []Budget
-	if p := r.submitted.Parent; p != nil {
-		list = slices.Clone(p.Budgets)
-	}
-	for c := s; c != nil; c = c.around() {
-		if b := c.def.Budget; b != nil {
-			list = append(list, r.stepBudget(c, b))
-		}
-	}
-	return list
-}
-
-// stepBudget is what a step, and all inside it, may spend. A share is one of the limit around it; without one it is none.
-func (r *Run) stepBudget(s *step, b *workflow.StepBudget) Budget {
-	out := Budget{ID: uuid.NewSHA1(r.ID, []byte(s.path())), Name: s.path(), Cost: b.Cost, Spent: s.sum}
-	if b.Share > 0 {
-		out.Cost = r.shareOf(s, b.Share)
-	}
-	return out
-}
-
-func (r *Run) shareOf(s *step, share float64) usage.Money {
-	for c := s.around(); c != nil; c = c.around() {
-		if around := c.def.Budget; around != nil {
-			return usage.Money(share * float64(r.stepBudget(c, around).Cost))
-		}
-	}
-	return usage.Money(share * float64(r.limits().Cost))
 }

@@ -383,5 +383,7 @@ func (r *Run) told(t Told) {
 		r.toldSignal(t.Body)
 	case ToldChild:
 		r.toldChild(t.Body)
+	case ToldShort:
+		r.toldShort(t.Body)
 	}
 }

@@ -1,8 +1,10 @@
 package flow
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -16,8 +18,8 @@ func (r *Run) rung() *workflow.Rung {
 }
 
 // applyDegraded takes the run down to a level; what that does to each step is told by events of their own.
-func (r *Run) applyDegraded(b *Degraded) {
-	r.level = b.Level
+func (r *Run) applyDegraded(e Event, b *Degraded) {
+	r.level, r.levelAt = b.Level, e.At
 	r.quality = append(r.quality, b.Reason)
 	rung := r.rung()
 	if rung == nil {
@@ -151,16 +153,47 @@ func (r *Run) takeRung(s *step, b *Failed) {
 	}
 }
 
-// degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: it has to wait.
-func (r *Run) degradeForMoney(s *step, o *Outcome) bool {
+// degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: the step has to wait.
+func (r *Run) degradeForMoney(s *step, since time.Time, b *Failed) bool {
 	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || !r.mayGoOn() {
 		return false
 	}
+	if since.Before(r.levelAt) { // it was refused what the level before would have spent
+		return false
+	}
 	level := r.level + 1
-	r.descend(s, level, "the budget: "+o.Failure.Message)
+	r.descend(s, level, "the budget: "+b.Message)
 	if !touches(&r.w.Degrade[level-1], s) {
 		return false
 	}
-	r.takeRung(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+	r.takeRung(s, b)
 	return true
+}
+
+// tellShort says to the run whose budget has no money that one inside it waits for some: it may go down its ladder.
+func (r *Run) tellShort(s *step, o *Outcome) {
+	for _, b := range r.around {
+		if b.ID == o.Short.Budget && b.OnExceeded == workflow.OnExceededDegrade {
+			r.tell(r.submitted.Parent.Run, ToldShort, &ChildShort{Run: r.ID, Budget: b.ID, Since: s.beganAt, Message: o.Failure.Message})
+		}
+	}
+}
+
+// toldShort goes down the ladder for a run that a step started, or passes on that it should be done further out. Where
+// the step is left as it is, the run that waits for money looks again.
+func (r *Run) toldShort(body json.RawMessage) {
+	var b ChildShort
+	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
+		return
+	}
+	s := r.waitingFor(b.Run)
+	switch {
+	case s == nil:
+	case b.Budget != r.ID:
+		if p := r.submitted.Parent; p != nil {
+			r.tell(p.Run, ToldShort, &ChildShort{Run: r.ID, Budget: b.Budget, Since: b.Since, Message: b.Message})
+		}
+	case !r.degradeForMoney(s, b.Since, &Failed{Failure: Failure{Message: b.Message}}) && b.Since.Before(r.levelAt):
+		r.tell(b.Run, ToldBudget, &BudgetRaise{})
+	}
 }

@@ -62,6 +62,7 @@ type step struct {
 	startSeq  int32 // of the event that started the attempt at work
 	endSeq    int32 // of the event that settled it
 	startedAt time.Time
+	beganAt   time.Time // of the attempt at work, or the last one
 	endedAt   time.Time
 	retryAt   time.Time
 
@@ -98,6 +99,7 @@ type step struct {
 	failures []Failure // of the attempts of this generation, the final one included
 	skipped  string
 	sum      usage.Sum    // of its calls, of the runs that it started, and of all inside it
+	limit    *stepLimits  // of one with a budget: what of that it may spend, from its first start on
 	calls    []usage.Call // of all attempts and generations
 	best     int          // of calls: whose answer was taken below the gate
 	earlier  int          // of calls: those of generations before

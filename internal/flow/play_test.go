@@ -202,7 +202,7 @@ func (s *stage) report(text string) flow.Report {
 		class, message, _ := strings.Cut(rest, " ")
 		rep.Outcome = &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
 	case "refused":
-		rep.Outcome = &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
+		rep.Outcome = &flow.Outcome{Held: flow.HeldBudget, Short: flow.Short{Budget: s.run.ID}, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
 		return rep
 	case "held":
 		rep.Outcome = &flow.Outcome{Held: flow.HeldIncident, Failure: &flow.Failure{Class: "incident", Message: rest}}

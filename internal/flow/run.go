@@ -52,14 +52,17 @@ type Run struct {
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
-	level   int // of the ladder
+	level   int       // of the ladder
+	levelAt time.Time // when it came to it
 	quality []string
 	omitted []Path
 
-	budget *RunBudget // as it stands; nil: none
-	warned bool       // of the budget as it stands
-	sum    usage.Sum
-	result *Result
+	budget    *RunBudget // as it stands; nil: none
+	warned    bool       // of the budget as it stands
+	around    []Budget   // of the steps and runs around this one, the nearest first; their limits as they stand
+	sum       usage.Sum
+	accounted usage.Sum // what of it whoever started the run knows since its last end
+	result    *Result
 
 	// Of the decision at hand; empty between decisions.
 	now     time.Time

@@ -46,6 +46,7 @@ func (r *Run) applyWaiting(e Event, s *step, b *Waiting) {
 		s.startedAt = e.At
 	}
 	s.waits, s.waitingSince, s.queued = b, e.At, false
+	r.fixLimit(s)
 	s.waits.Calls = nil
 	if b.Child != nil {
 		s.child = b.Child
