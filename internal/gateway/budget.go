@@ -48,16 +48,25 @@ type Caller struct {
 	Mode     string     // interactive or batch
 	Stakes   string     // low, normal or high
 	Budget   *RunBudget // of the run; nil: none
+	// Around are the budgets that count the call as the run's own does: of steps of it, then of what is around the run, the
+	// nearest first.
+	Around []RunBudget
 }
 
-// RunBudget is the limit that a run brings along.
+// RunBudget is a limit that a run brings along: its own, that of a step with all inside it, or one of what started the run.
 type RunBudget struct {
+	ID     uuid.UUID   // of a run's: the run
+	Run    uuid.UUID   // that it belongs to, or whose step it is of
+	Step   string      // path of the step within Run; empty: it is the run's own
 	Cost   usage.Money // 0: no limit in money
 	Tokens int64       // 0: no limit in tokens
-	// Spent is what the run's log holds. The budget begins with it if nothing was ever reserved for the run.
+	// Spent is what the log holds. The budget begins with it if nothing was ever reserved under it.
 	Spent       usage.Money
 	SpentTokens int64
 }
+
+// Has reports whether it limits anything.
+func (b *RunBudget) Has() bool { return b != nil && (b.Cost > 0 || b.Tokens > 0) }
 
 // Hold is a reservation.
 type Hold struct {
@@ -89,8 +98,9 @@ const (
 
 // BudgetError refuses a call. Nothing was set aside.
 type BudgetError struct {
-	Budget   string // its name; "run" for the run's own
-	Scope    string // what it limits: "tenant", "workflow qc_deliverable", "run", …
+	ID       uuid.UUID
+	Budget   string // its name; "run" for a run's, the path for a step's
+	Scope    string // what it limits: "tenant", "workflow qc_deliverable", "run", "step", "parent 0198…" (a run around), …
 	OnHard   OnHard
 	Unpriced bool // refused because what the model costs is not known
 

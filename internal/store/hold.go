@@ -83,14 +83,14 @@ const sweepWindowsSQL = `delete from budget_window where reserved_nano = 0 and r
 	where not w.run and w.reserved_nano = 0 and w.reserved_tokens = 0
 		and (b.id is null or b.period <> 'lifetime' and w.started < now() - $1::interval) limit $2))`
 
-// runBudgetKept is how long the budget of a run is kept after its end. A run resumed later begins anew with what its
-// log says was spent.
+// runBudgetKept is how long the budgets of a run and of its steps are kept after its end. A run resumed later begins anew
+// with what its log says was spent.
 const runBudgetKept = time.Hour
 
 // That nothing is set aside is asked twice: only what is asked of the row itself is asked again when a booking held it.
 // Runs are looked up one by one: there are many more of them than budgets, and no plan is to read them all.
 const sweepRunBudgetsSQL = `delete from budget_window where reserved_nano = 0 and reserved_tokens = 0 and id = any (array(
-	select w.id from budget_window w left join lateral (select id, finished_at from run where id = w.budget offset 0) r on true
+	select w.id from budget_window w left join lateral (select id, finished_at from run where id = coalesce(w.run_id, w.budget) offset 0) r on true
 	where w.run and w.reserved_nano = 0 and w.reserved_tokens = 0 and (r.id is null or r.finished_at < now() - $1::interval) limit $2))`
 
 // RunReserved is what is set aside for the calls of a tenant's run that are being made by the node that owns it.
