@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -117,6 +119,9 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	if e.Gen != s.gen {
 		r.broken = fmt.Errorf("step %s is in generation %d, not %d", e.Step, s.gen, e.Gen)
 		return
+	}
+	if s.status == StepStatusWaiting && s.waits.Child != nil && childOf(body) == nil {
+		r.adrift = append(r.adrift, s.waits.Child.Run)
 	}
 	switch b := body.(type) {
 	case *Started:
@@ -460,13 +465,31 @@ func (r *Run) chargeChild(s *step, c *ChildResult) {
 		return
 	}
 	r.spend(s, c.Sum)
+	r.adrift = slices.DeleteFunc(r.adrift, func(run uuid.UUID) bool { return run == c.Run })
+}
+
+// childOf is what an event says of the end of a run that the step started.
+func childOf(body any) *ChildResult {
+	switch b := body.(type) {
+	case *Succeeded:
+		return b.Child
+	case *AttemptFailed:
+		return b.Child
+	case *Failed:
+		return b.Child
+	case *Skipped:
+		return b.Child
+	case *Cancelled:
+		return b.Child
+	}
+	return nil
 }
 
 // applyResumed opens a new generation of the listed steps and works out anew who waits for whom.
 func (r *Run) applyResumed(e Event, b *Resumed) {
 	r.moveRun(RunStatusRunning)
 	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
-	r.clockFrom, r.endedAt, r.accounted = e.At, time.Time{}, r.sum
+	r.clockFrom, r.endedAt, r.accounted, r.adrift = e.At, time.Time{}, r.sum, nil
 	for _, reopened := range b.Reopened {
 		s := r.at(reopened.Step)
 		if s == nil {

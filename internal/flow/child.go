@@ -183,7 +183,7 @@ func (r *Run) waitingFor(child uuid.UUID) *step {
 
 // discardChild keeps the cost of a run that its step has not waited for.
 func (r *Run) discardChild(b ChildEnded, result *ChildResult) {
-	if s := r.at(b.Step); s != nil && b.Sum.Calls > 0 {
+	if s := r.at(b.Step); s != nil && (b.Sum.Calls > 0 || slices.Contains(r.adrift, b.Run)) {
 		r.emit(KindOutcomeDiscarded, s, &Cancelled{Reason: "late", Discarded: b.Status == RunStatusSucceeded, Child: result})
 	}
 }

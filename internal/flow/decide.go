@@ -89,7 +89,7 @@ func (r *Run) advance() {
 				r.begin(t.step)
 			}
 		}
-		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 {
+		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 || len(r.adrift) > 0 && r.Due().After(r.now) {
 			return
 		}
 		r.closeSection()
@@ -185,7 +185,7 @@ func (r *Run) reported(rep Report) {
 	default:
 		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls, Refused: o.Refused})
 	}
-	if o.Held == "" && len(o.Calls) > 0 {
+	if o.Held == "" && (len(o.Calls) > 0 || o.Failure != nil && o.Failure.Class == classBudgetExceeded) {
 		r.nextHeld()
 	}
 }

@@ -44,7 +44,7 @@ func (r *Run) hold(s *step, o *Outcome) {
 }
 
 // nextHeld lets one attempt that is held for money ask again: what the call that has just ended had set aside may be enough
-// for it. One that ended by being held itself frees nothing.
+// for it, or there is none left to wait for. One that ended by being held itself frees nothing.
 func (r *Run) nextHeld() {
 	for _, s := range r.retrying {
 		if s.held == HeldBudget && !s.queued {

@@ -42,11 +42,12 @@ type Run struct {
 	endedAt      time.Time
 
 	root     *frame
-	ready    []todo  // what may go on, in the order it became so
-	open     []*step // attempts at work
-	retrying []*step // between attempts
-	waiting  []*step // for people, times, signals and runs of their own
-	timed    []*step // containers at work with a timeout
+	ready    []todo      // what may go on, in the order it became so
+	open     []*step     // attempts at work
+	retrying []*step     // between attempts
+	waiting  []*step     // for people, times, signals and runs of their own
+	adrift   []uuid.UUID // runs that their steps wait for no more: they are cancelled, and have yet to say what they cost
+	timed    []*step     // containers at work with a timeout
 	settled  int
 	total    int // steps in all frames
 
