@@ -131,7 +131,7 @@ func (r *Run) toldBudget(t Told) {
 
 // tellChildren lets the runs that steps have started know of a limit that counts them too, or look again.
 func (r *Run) tellChildren(b BudgetRaise) {
-	if b.Budget == uuid.Nil && (b.Cost != 0 || b.Tokens != 0) {
+	if b.Budget == uuid.Nil && b.raises() {
 		b.Budget = r.ID
 	}
 	for _, s := range r.waiting {
@@ -143,17 +143,23 @@ func (r *Run) tellChildren(b BudgetRaise) {
 
 // raise records what of the limits is higher than before. Two who raise at once do not lower each other's.
 func (r *Run) raise(b BudgetRaise) {
-	limit := r.limits()
-	if limit.Cost == 0 || b.Cost <= limit.Cost {
-		b.Cost = 0
-	}
-	if limit.Tokens == 0 || b.Tokens <= limit.Tokens {
-		b.Tokens = 0
-	}
-	if b.Cost != 0 || b.Tokens != 0 {
+	if b = b.above(r.limits().Cost, r.limits().Tokens); b.raises() {
 		r.emit(KindRunBudgetRaised, nil, &b)
 	}
 }
+
+// above is what of it is higher than the limits there are.
+func (b BudgetRaise) above(cost usage.Money, tokens int64) BudgetRaise {
+	if cost == 0 || b.Cost <= cost {
+		b.Cost = 0
+	}
+	if tokens == 0 || b.Tokens <= tokens {
+		b.Tokens = 0
+	}
+	return b
+}
+
+func (b BudgetRaise) raises() bool { return b.Cost != 0 || b.Tokens != 0 }
 
 // raiseOuter records what of the limits of a run around is higher than was known.
 func (r *Run) raiseOuter(b BudgetRaise) {
@@ -161,7 +167,7 @@ func (r *Run) raiseOuter(b BudgetRaise) {
 	if at < 0 {
 		return
 	}
-	if known := r.around[at]; known.Cost < b.Cost && known.Cost != 0 || known.Tokens < b.Tokens && known.Tokens != 0 {
+	if b = b.above(r.around[at].Cost, r.around[at].Tokens); b.raises() {
 		r.emit(KindOuterRaised, nil, &b)
 	}
 }

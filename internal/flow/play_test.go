@@ -114,7 +114,7 @@ func (s *stage) command(text string) string {
 			rest = "{}"
 		}
 		return s.decide(flow.Told{Kind: verb, Body: json.RawMessage(rest)})
-	case "answer", "child", "signal":
+	case "answer", "child", "late", "signal", "short":
 		return s.message(verb, rest)
 	case "crash":
 		s.fold()
@@ -269,7 +269,8 @@ func (s *stage) planned(answer string) *flow.Planned {
 	}
 }
 
-// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]" and "child <step> <status> <output or class message>".
+// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]", "child <step> <status> <output or class message>", or late
+// for a child that is not waited for, and "short <step> <time since>".
 func (s *stage) message(verb, rest string) string {
 	words := strings.SplitN(rest, " ", 3)
 	words = append(words, "", "")
@@ -290,7 +291,13 @@ func (s *stage) message(verb, rest string) string {
 			a.Form = json.RawMessage(words[2])
 		}
 		body = a
-	case "child":
+	case "short":
+		since, err := time.ParseDuration(words[1])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		body = flow.ChildShort{Run: s.stepOf(words[0]).Child.Run, Budget: s.run.ID, Since: s.now.Add(since), Message: "nothing is left"}
+	case "child", "late":
 		v := s.stepOf(words[0])
 		c := flow.ChildEnded{Step: v.Path, Gen: v.Gen, Attempt: v.Attempt, Status: flow.RunStatus(words[1]), Sum: usage.Sum{Calls: 2, Cost: 5_000}}
 		if v.Child != nil {
@@ -309,7 +316,9 @@ func (s *stage) message(verb, rest string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.decide(flow.Told{Kind: map[string]string{"answer": flow.ToldApproval, "child": flow.ToldChild, "signal": flow.ToldSignal}[verb], Body: raw})
+	return s.decide(flow.Told{Kind: map[string]string{
+		"answer": flow.ToldApproval, "child": flow.ToldChild, "late": flow.ToldChild, "signal": flow.ToldSignal, "short": flow.ToldShort,
+	}[verb], Body: raw})
 }
 
 // rejected are calls at the entries of a chain whose answers were not accepted.
@@ -404,6 +413,9 @@ func (s *stage) pending() string {
 		fmt.Fprintf(&out, "%s#%d.%d after=%d input=%s", a.Path, a.Gen, a.No, start.Seq, a.Input)
 		if a.Budget != nil {
 			fmt.Fprintf(&out, " budget=$%s/$%s,%d/%d", a.Budget.Spent.Cost, a.Budget.Cost, a.Budget.Spent.Tokens.Total(), a.Budget.Tokens)
+		}
+		for _, b := range a.Around {
+			fmt.Fprintf(&out, " around=%s:$%s/$%s", b.Name, b.Spent.Cost, b.Cost)
 		}
 		if len(a.Turns) > 0 {
 			fmt.Fprintf(&out, " turns=%d", len(a.Turns))
