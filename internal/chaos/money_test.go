@@ -213,10 +213,15 @@ func (n *node) spent() (nano int64) {
 	return report.Totals.Variable.Nano
 }
 
-// thrifty is a chain that brings a budget along.
+// thrifty is a chain that brings a budget along, and so does each of its steps.
 func thrifty(n int) map[string]any {
 	run := chain(n)
 	run["budget"] = map[string]any{"usd": "1.00"}
+	definition, _ := run["definition"].(map[string]any) //nolint:errcheck // made so
+	steps, _ := definition["steps"].([]any)             //nolint:errcheck // made so
+	for _, step := range steps {
+		step.(map[string]any)["budget"] = map[string]any{"share": 0.5} //nolint:forcetypeassert // made so
+	}
 	return run
 }
 
@@ -241,6 +246,8 @@ func TestKillUnderBudget(t *testing.T) {
 	s.client.load(thrifty, 1, runs, a)()
 	answers := chats(providerName+"/priced", 9000, direct, a)
 	s.models.await(time.Minute, "all are in flight", runs+direct, isOpen)
+	inSteps := one[int64](s.db, `select count(*) from budget_window where run_id <> budget and reserved_nano > 0`)
+	s.want(inSteps == runs, "something is set aside in the budgets of %d steps, not %d", inSteps, runs)
 	held, nano := s.reservations("held")
 	s.want(held == runs+direct && s.purse("everything").Reserved == nano && nano > 0, "%d calls are in flight under %d reservations of %d, the budget says %+v",
 		runs+direct, held, nano, s.purse("everything"))

@@ -209,9 +209,10 @@ func await(t *testing.T, what string, holds func() bool) {
 
 // TestMoney: what is spent is what was allowed, to the nano-dollar, however many ask at once.
 func TestMoney(t *testing.T) {
-	m := startMoneyService(t, "direct", "steps", "waiting", "raised", "soft", "priceless", "leaving")
+	m := startMoneyService(t, "direct", "steps", "shares", "waiting", "raised", "soft", "priceless", "leaving")
 	t.Run("200 calls under a budget for 37", m.directCalls)
 	t.Run("200 steps of a run with a budget for 37", m.stepsOfARun)
+	t.Run("a step that may spend half of its run's budget", m.shareOfARun)
 	t.Run("a run waits for its own budget", m.runWaits)
 	t.Run("a raised budget wakes the run that waits for it", m.raisedBudget)
 	t.Run("soft limits are told once", m.softLimits)
@@ -375,6 +376,30 @@ func (m moneyService) stepsOfARun(t *testing.T) {
 	await(t, "nothing is set aside", func() bool { return m.bill(t, id).Reserved.USD == "" })
 	if n := server.Count("flat"); n != fitting {
 		t.Errorf("the provider was asked %d times in the end, not %d", n, fitting)
+	}
+}
+
+// shareOfARun: what a step may spend bounds all inside it, however much the run may.
+func (m moneyService) shareOfARun(t *testing.T) {
+	server := m.servers["shares"]
+	server.Script("flat", upstream.Step{Hold: true})
+	definition := asking("shared", "shares/flat", callers, false)
+	definition["budget"] = map[string]any{"usd": "0.74"}
+	all, _ := definition["steps"].([]any)[0].(map[string]any)
+	all["budget"] = map[string]any{"share": 0.5}
+	id := m.submit(t, definition, nil)
+	await(t, "those whom the step has no money for wait", func() bool { return m.kinds(t, id)["attempt_failed"] >= callers-fitting })
+	await(t, "the others have reached the provider", func() bool { return server.Count("flat") >= fitting })
+	if b := m.bill(t, id); b.Reserved.USD != "0.37" {
+		t.Errorf("set aside for the calls at work: %+v", b.Reserved)
+	}
+	close(server.Gate)
+	run := m.awaitStatus(t, id, "failed")
+	if run.Error.Class != "budget_exceeded" || !strings.Contains(run.Error.Message, `budget "all" (step) is exhausted: spent $0.37`) {
+		t.Errorf("%+v", run.Error)
+	}
+	if n := server.Count("flat"); n != fitting || run.Cost.Nano != fitting*flatNano {
+		t.Errorf("%d calls, %d nano-USD", n, run.Cost.Nano)
 	}
 }
 
