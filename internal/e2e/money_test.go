@@ -585,7 +585,7 @@ func (m moneyService) spend(t *testing.T) {
 	if a := m.chat(t.Context(), "raised/nobody-knows"); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	const calls = 38 + fitting + 3 + 3 + fitting + 2 + 3 + 1 // by test, in order
+	const calls = 38 + fitting + fitting + 3 + 3 + fitting + 2 + 3 + 1 // by test, in order
 	var all spentReport
 	await(t, "every call is in the spend", func() bool {
 		all = m.spent(t, "group_by=provider,model")
@@ -597,6 +597,7 @@ func (m moneyService) spend(t *testing.T) {
 		"raised flat 3 0.03 simulated=false runs=0",
 		"raised nobody-knows 1 0.00 simulated=false runs=0",
 		"raised priced 3 0.00015 simulated=false runs=0",
+		"shares flat 37 0.37 simulated=false runs=0",
 		"soft flat 37 0.37 simulated=false runs=0",
 		"steps flat 37 0.37 simulated=false runs=0",
 		"waiting priced 3 0.00015 simulated=false runs=0",
@@ -604,7 +605,7 @@ func (m moneyService) spend(t *testing.T) {
 	if got := m.spent(t, "group_by=provider,model&simulated=false").rows("provider", "model"); got != want {
 		t.Errorf("by provider and model:\n%s\nwant\n%s", got, want)
 	}
-	if all.Totals.Variable.Nano != 772_222_000 || len(all.Totals.Unpriced) != 1 || all.Totals.Unpriced[0].Model != "nobody-knows" {
+	if all.Totals.Variable.Nano != 1_142_222_000 || len(all.Totals.Unpriced) != 1 || all.Totals.Unpriced[0].Model != "nobody-knows" {
 		t.Errorf("%+v", all.Totals)
 	}
 	if got := all.rows("provider", "model"); all.Simulated.Calls != 1 || all.Simulated.Variable.Nano == 0 || !strings.Contains(got, "simulated gpt-4o 1 "+all.Simulated.Variable.USD+" simulated=true") {

@@ -65,8 +65,44 @@ type RunBudget struct {
 	SpentTokens int64
 }
 
-// Has reports whether it limits anything.
-func (b *RunBudget) Has() bool { return b != nil && (b.Cost > 0 || b.Tokens > 0) }
+// Budgets are those that the caller's run brings along and that limit anything, the narrow ones first: of its steps, of the
+// run, of what is around it.
+func (c *Caller) Budgets() []RunBudget {
+	if c.Run == uuid.Nil {
+		return nil
+	}
+	var list []RunBudget
+	add := func(b RunBudget) {
+		if b.Cost > 0 || b.Tokens > 0 {
+			list = append(list, b)
+		}
+	}
+	steps := 0
+	for ; steps < len(c.Around) && c.Around[steps].Run == c.Run; steps++ {
+		add(c.Around[steps])
+	}
+	if c.Budget != nil {
+		own := *c.Budget
+		own.ID, own.Run = c.Run, c.Run
+		add(own)
+	}
+	for _, b := range c.Around[steps:] {
+		add(b)
+	}
+	return list
+}
+
+// Named is what the budget is called where it refuses a call of a run, and what it limits.
+func (b *RunBudget) Named(run uuid.UUID) (name, scope string) {
+	switch {
+	case b.Step != "":
+		return b.Step, "step"
+	case b.Run == run:
+		return "run", "run"
+	default:
+		return "run", "parent " + b.Run.String()
+	}
+}
 
 // Hold is a reservation.
 type Hold struct {

@@ -155,7 +155,7 @@ func (l *Ledger) refresh(ctx context.Context) {
 // Applies reports whether such a call has to be reserved: a budget bounds it, or it is not known which budgets there are,
 // or too many calls like it wait to be written.
 func (l *Ledger) Applies(c gateway.Charge) bool {
-	return l.Ready() != nil || len(ownOf(c.Caller)) > 0 || len(l.roster.Load().of(c)) > 0 || c.Caller.Run == uuid.Nil && l.behind()
+	return l.Ready() != nil || len(c.Caller.Budgets()) > 0 || len(l.roster.Load().of(c)) > 0 || c.Caller.Run == uuid.Nil && l.behind()
 }
 
 // Reserve sets the amount aside in every budget that applies, or in none.
