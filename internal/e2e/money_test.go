@@ -446,7 +446,8 @@ func (m moneyService) raisedBudget(t *testing.T) {
 		t.Errorf("%+v", run.Waiting)
 	}
 	m.awaitRunOnce(t, id, server, func() { limit("0.02") })
-	if b := m.budget(t, "of-one-workflow"); b.Spent.Nano != 3*pricedNano || b.Reserved.Nano != 0 {
+	await(t, "nothing is set aside", func() bool { return m.budget(t, "of-one-workflow").Reserved.Nano == 0 })
+	if b := m.budget(t, "of-one-workflow"); b.Spent.Nano != 3*pricedNano {
 		t.Errorf("%+v", b)
 	}
 	if kinds := m.kinds(t, id); kinds["step_succeeded"] != 4 || kinds["run_budget_raised"] != 0 {
