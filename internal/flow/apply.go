@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -92,6 +90,9 @@ var sectionNames = map[workflow.Section]string{
 // enter begins a section: its top-level steps without open edges are ready.
 func (r *Run) enter(section workflow.Section, e Event) {
 	r.section, r.sectionSince, r.cut, r.ready = section, e.At, false, nil
+	for _, d := range r.owed {
+		d.old = true
+	}
 	for _, def := range r.sectionSteps(section) {
 		if s := &r.root.steps[def.Slot]; s.waitingOn == 0 && s.status == StepStatusPending {
 			r.ready = append(r.ready, todo{step: s})
@@ -112,16 +113,14 @@ func (r *Run) sectionSteps(section workflow.Section) []*workflow.Step {
 
 func (r *Run) applyStep(e Event, s *step, body any) {
 	if e.Kind == KindOutcomeDiscarded {
-		r.charge(s, body.(*Cancelled).Calls)
-		r.chargeChild(s, body.(*Cancelled).Child)
+		late := body.(*Cancelled)
+		r.charge(s, late.Calls)
+		r.chargeChild(s, late.Child)
 		return
 	}
 	if e.Gen != s.gen {
 		r.broken = fmt.Errorf("step %s is in generation %d, not %d", e.Step, s.gen, e.Gen)
 		return
-	}
-	if s.status == StepStatusWaiting && s.waits.Child != nil && childOf(body) == nil {
-		r.adrift = append(r.adrift, s.waits.Child.Run)
 	}
 	switch b := body.(type) {
 	case *Started:
@@ -135,7 +134,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	case *AttemptFailed:
 		r.applyAttemptFailed(s, b)
 	case *Failed:
-		s.failures = append(s.failures, b.Failure)
+		s.noteFailure(b.Failure)
 		s.refused = b.Refused
 		r.charge(s, b.Calls)
 		r.chargeChild(s, b.Child)
@@ -162,7 +161,7 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	case *IterationEnded:
 		r.applyIteration(s, b)
 	case *Reopening:
-		r.applyReopened(s)
+		r.applyReopened(e, s)
 	case *Waiting:
 		r.applyWaiting(e, s, b)
 	case *Answered:
@@ -206,8 +205,11 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 		failure := b.Failure
 		s.held, s.refusal, s.holds = b.Held, &failure, s.holds+1
 	} else {
-		s.failures = append(s.failures, b.Failure)
-		s.feedback, s.turns = b.Class+": "+b.Message, nil
+		s.noteFailure(b.Failure)
+		s.feedback, s.turns = "", nil
+		if b.Class != classCancelled { // else nothing was wrong with it
+			s.feedback = b.Class + ": " + b.Message
+		}
 		s.applyNext(b)
 	}
 	s.retryAt = b.RetryAt
@@ -218,6 +220,14 @@ func (r *Run) applyAttemptFailed(s *step, b *AttemptFailed) {
 	r.retrying = append(r.retrying, s)
 }
 
+// noteFailure keeps a failure. One that somebody has decided about was kept already.
+func (s *step) noteFailure(f Failure) {
+	if last := s.lastFailure(); s.duty == DutyDecide && last != nil && last.Class == f.Class && last.Message == f.Message {
+		return
+	}
+	s.failures = append(s.failures, f)
+}
+
 // applyNext says what the next attempt is for.
 func (s *step) applyNext(b *AttemptFailed) {
 	s.duty, s.rule, s.refused = b.Duty, b.Rule, b.Refused
@@ -225,7 +235,9 @@ func (s *step) applyNext(b *AttemptFailed) {
 	case DutyFallback:
 		s.fellBack = true
 	case DutyDecide:
-		s.escalated = true
+		if !s.escalated {
+			s.escalated, s.about = true, len(s.failures)-1
+		}
 	case DutyWork:
 	}
 	if b.Afresh {
@@ -254,9 +266,7 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 	if b.Agent != "" {
 		s.agent = b.Agent
 	}
-	if s.startedAt.IsZero() {
-		s.startedAt = e.At
-	}
+	r.noteStart(e, s)
 	if s.isLeaf() || s.duty != DutyWork {
 		if r.startedAt.IsZero() {
 			r.startedAt, r.firstStart = e.At, e.Seq
@@ -272,10 +282,18 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 		r.openInside(s, s.def.Group.Steps)
 	case s.def.Map != nil:
 		s.many = &many{items: b.Items, frames: make([]*frame, b.Count), best: -1}
+		r.expanded += b.Count * len(s.def.Map.Body.Steps)
 		r.openItems(s)
 	case s.def.Loop != nil:
 		s.many = &many{best: -1}
 		r.openIteration(s)
+	}
+}
+
+// noteStart notes what holds since a step first started.
+func (r *Run) noteStart(e Event, s *step) {
+	if s.startedAt.IsZero() {
+		s.startedAt = e.At
 	}
 }
 
@@ -327,10 +345,11 @@ func (r *Run) skip(e Event, s *step) {
 // skipInside settles what is inside a step and has not begun. What is at work comes to its end.
 func (r *Run) skipInside(e Event, s *step) {
 	for _, def := range contents(s.def) {
-		if inner := &s.frame.steps[def.Slot]; inner.status == StepStatusPending { // else it is settled, or will be
+		switch inner := &s.frame.steps[def.Slot]; {
+		case inner.status == StepStatusPending, inner.status == StepStatusRunning && (isEarly(inner.def) || inner.many != nil):
 			inner.skipped = s.skipped
 			r.skip(e, inner)
-		} else {
+		default: // it is settled, or will be
 			r.skipInside(e, inner)
 		}
 	}
@@ -364,9 +383,9 @@ func (r *Run) settle(e Event, s *step, to StepStatus) {
 		if c.status == StepStatusRunning && c.runsInside(s) {
 			switch c.inside--; {
 			case c.inside > 0:
-			case r.mayBegin(c):
+			case r.mayGoOn(c):
 				r.ready = append(r.ready, todo{step: c})
-			case c.around() != nil && c.around().status.Settled(): // what is around it was done otherwise
+			case c.isOver(): // what is around it was done otherwise
 				c.skipped = SkippedInstead
 				r.settle(e, c, StepStatusSkipped)
 			}
@@ -390,13 +409,14 @@ func (r *Run) oneLess(d, settled *step) {
 	if counts {
 		d.waitingOn--
 	}
-	if d.waitingOn == 0 && d.status == StepStatusPending && r.mayBegin(d) {
+	looks := d.status == StepStatusPending || d.status == StepStatusRunning && isEarly(d.def)
+	if d.waitingOn == 0 && looks && r.mayGoOn(d) {
 		r.ready = append(r.ready, todo{step: d})
 	}
 }
 
-// mayBegin: its section is the one at work, nothing decided the run yet, and all that is around it is open.
-func (r *Run) mayBegin(s *step) bool {
+// mayGoOn: its section is the one at work, nothing decided the run yet, and all that is around it is open.
+func (r *Run) mayGoOn(s *step) bool {
 	if r.cut {
 		return false
 	}
@@ -464,32 +484,15 @@ func (r *Run) chargeChild(s *step, c *ChildResult) {
 	if c == nil {
 		return
 	}
+	delete(r.owed, c.Run)
 	r.spend(s, c.Sum)
-	r.adrift = slices.DeleteFunc(r.adrift, func(run uuid.UUID) bool { return run == c.Run })
-}
-
-// childOf is what an event says of the end of a run that the step started.
-func childOf(body any) *ChildResult {
-	switch b := body.(type) {
-	case *Succeeded:
-		return b.Child
-	case *AttemptFailed:
-		return b.Child
-	case *Failed:
-		return b.Child
-	case *Skipped:
-		return b.Child
-	case *Cancelled:
-		return b.Child
-	}
-	return nil
 }
 
 // applyResumed opens a new generation of the listed steps and works out anew who waits for whom.
 func (r *Run) applyResumed(e Event, b *Resumed) {
 	r.moveRun(RunStatusRunning)
 	r.fate, r.cut, r.failure, r.result = "", false, nil, nil
-	r.clockFrom, r.endedAt, r.accounted, r.adrift = e.At, time.Time{}, r.sum, nil
+	r.clockFrom, r.endedAt = e.At, time.Time{}
 	for _, reopened := range b.Reopened {
 		s := r.at(reopened.Step)
 		if s == nil {
@@ -498,6 +501,7 @@ func (r *Run) applyResumed(e Event, b *Resumed) {
 		}
 		output, byHand := b.Set[reopened.Step]
 		s.reopen(e, reopened.Gen, output, byHand)
+		r.appoint(s)
 	}
 	r.recount()
 	r.enter(workflow.SectionMain, e)
@@ -509,7 +513,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		sum: s.sum, limit: s.limit, calls: s.calls, earlier: len(s.calls),
+		limit: s.limit, sum: s.sum, calls: s.calls, earlier: len(s.calls),
 	}
 	switch {
 	case byHand:
@@ -525,8 +529,12 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 // recount works out the counters from the statuses.
 func (r *Run) recount() {
 	r.settled, r.total, r.open, r.retrying, r.waiting, r.timed = 0, 0, nil, nil, nil, nil
+	r.expanded = len(r.root.steps)
 	for s := range r.each {
 		r.total++
+		if s.many != nil {
+			r.expanded += len(s.many.frames) * len(s.body().Steps)
+		}
 		if s.status.Settled() {
 			r.settled++
 		}

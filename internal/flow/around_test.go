@@ -114,33 +114,3 @@ func TestBudgetsAroundARun(t *testing.T) {
 	}
 	want("b 0/51 5 tokens, do 10/101 9 tokens,  210/2000 0 tokens")
 }
-
-// A run that is resumed after its parent was told of its end tells it only what it has cost since.
-func TestCostIsToldOnce(t *testing.T) {
-	w := compile(t, insideDefinition)
-	r, _, err := flow.Open(flow.Submission{ID: playRun, Workflow: w, Priority: -1, Parent: &flow.Parent{Run: uuid.New(), Step: "do"}}, playStart)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := func(path flow.Path, gen int16, o *flow.Outcome) (sum usage.Sum) {
-		t.Helper()
-		o.Calls = []usage.Call{{Try: 1, Cost: 10, Tokens: usage.Tokens{Input: 3}}}
-		r.Decide(flow.Reported{Report: flow.Report{Path: path, Gen: gen, No: 1, Outcome: o}}, playStart)
-		for _, l := range r.TakeEffects().Told {
-			var b flow.ChildEnded
-			if l.Kind != flow.ToldChild || json.Unmarshal(l.Body, &b) != nil {
-				t.Fatalf("%+v", l)
-			}
-			sum = b.Sum
-		}
-		return sum
-	}
-	ended("a", 1, &flow.Outcome{Output: json.RawMessage(`"x"`)})
-	if sum := ended("b", 1, &flow.Outcome{Failure: &flow.Failure{Class: "server", Message: "down"}}); sum.Cost != 20 || sum.Calls != 2 {
-		t.Errorf("told %+v", sum)
-	}
-	r.Decide(flow.Told{Kind: flow.ToldResume, Body: json.RawMessage(`{}`)}, playStart)
-	if sum := ended("b", 2, &flow.Outcome{Output: json.RawMessage(`"y"`)}); sum.Cost != 10 || sum.Calls != 1 || sum.Tokens.Input != 3 {
-		t.Errorf("told again %+v", sum)
-	}
-}

@@ -152,6 +152,7 @@ type (
 		Winner    string       `json:"winner,omitempty"`    // of a merge: the member whose output it is
 		Agreement *float64     `json:"agreement,omitempty"` // of a merge
 		Dissent   []string     `json:"dissent,omitempty"`   // of a merge: members that said otherwise
+		Without   []string     `json:"without,omitempty"`   // of a merge that collects: members that gave nothing
 		Exhausted bool         `json:"exhausted,omitempty"` // of a loop: it ended without meeting its until
 		Instead   string       `json:"instead,omitempty"`   // of the step's own outcome: fallback, escalation, degraded
 		Failure   *Failure     `json:"failure,omitempty"`   // that led to it

@@ -235,32 +235,40 @@ type stepLimits struct {
 
 func (l stepLimits) none() bool { return l.cost == 0 && l.tokens == 0 }
 
-// budgetsOf are all budgets that count what a step spends, the nearest first: of the steps that have one, of the run,
-// and of what is around the run.
-func (r *Run) budgetsOf(s *step) []Budget {
-	var list []Budget
-	for c := s; c != nil; c = c.around() {
-		if c.def.Budget == nil {
-			continue
-		}
-		limit := r.limitOf(c)
-		list = append(list, Budget{
-			ID: uuid.NewSHA1(r.ID, []byte(c.path())), Run: r.ID, Name: c.path(), Cost: limit.cost, Tokens: limit.tokens, Spent: c.sum,
-		})
-	}
+// budgetsAround are the budgets that count what a step spends besides the run's own, the nearest first: of the steps that
+// have one, and of what is around the run.
+func (r *Run) budgetsAround(s *step) []Budget {
+	return append(r.budgetsInside(s), r.budgetsOutside()...)
+}
+
+// budgetsFor are all that count what a run spends that the step starts, the nearest first.
+func (r *Run) budgetsFor(s *step) []Budget {
+	list := r.budgetsInside(s)
 	if own := r.attemptBudget(); own != nil {
 		list = append(list, *own)
 	}
+	return append(list, r.budgetsOutside()...)
+}
+
+func (r *Run) budgetsInside(s *step) (list []Budget) {
+	for c := s; c != nil; c = c.around() {
+		if c.def.Budget != nil {
+			limit := r.limitOf(c)
+			list = append(list, Budget{
+				ID: uuid.NewSHA1(r.ID, []byte(c.path())), Run: r.ID, Name: c.path(), Cost: limit.cost, Tokens: limit.tokens, Spent: c.sum,
+			})
+		}
+	}
+	return list
+}
+
+// budgetsOutside are those around the run. At least what it has spent itself is spent there since it began.
+func (r *Run) budgetsOutside() (list []Budget) {
 	for _, b := range r.around {
 		b.Spent = b.Spent.Plus(r.sum)
 		list = append(list, b)
 	}
 	return list
-}
-
-// budgetsAround are those but the run's own.
-func (r *Run) budgetsAround(s *step) []Budget {
-	return slices.DeleteFunc(r.budgetsOf(s), func(b Budget) bool { return b.ID == r.ID })
 }
 
 // fixLimit keeps what a step may spend as it is when the step first starts.

@@ -2,13 +2,11 @@ package flow
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
 
-	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -46,7 +44,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 	} else {
 		parent.Plans++
 	}
-	parent.Budgets = r.budgetsOf(s)
+	parent.Budgets = r.budgetsFor(s)
 	sub := Submission{
 		ID: r.derived(s, fmt.Sprintf("child/%d", r.seq)), Tenant: r.Tenant, Workflow: w, Input: input, Labels: r.submitted.Labels,
 		Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Priority: r.submitted.Priority, Budget: budget, Parent: &parent,
@@ -59,8 +57,8 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		r.fail(s, &Failed{Failure: Failure{Class: classChildFailed, Message: fmt.Sprintf("runs stand in each other more than %d deep", childDepthMax)}})
 		return
 	}
-	if _, _, err := Open(sub, r.now); err != nil {
-		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: "input: " + issuesOf(err)}})
+	if _, err := checkInput(sub); err != nil {
+		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: "input: " + err.Error()}})
 		return
 	}
 	r.wait(s, &Waiting{
@@ -68,18 +66,6 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		Child: &Child{Run: sub.ID, Workflow: w.Name, Hash: w.Hash.String()},
 	})
 	r.effects.Children = append(r.effects.Children, sub)
-}
-
-// issuesOf says in one line what is wrong with an input.
-func issuesOf(err error) string {
-	message := err.Error()
-	var bad *fault.Error
-	if errors.As(err, &bad) {
-		for _, issue := range bad.Issues {
-			message += "; " + issue.Pointer + ": " + issue.Detail
-		}
-	}
-	return message
 }
 
 func (r *Run) depth() int {
@@ -156,13 +142,15 @@ func (r *Run) toldChild(body json.RawMessage) {
 	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
 		return
 	}
-	s := r.waitingFor(b.Run)
-	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
-	if s == nil {
-		r.discardChild(b, result)
+	d := r.owed[b.Run]
+	if d == nil {
 		return
 	}
+	s := d.step
+	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
 	switch {
+	case s.status != StepStatusWaiting || s.waits.Child == nil || s.waits.Child.Run != b.Run: // it was not waited for any more
+		r.emit(KindOutcomeDiscarded, r.standing(s), &Cancelled{Reason: "late", Discarded: b.Status == RunStatusSucceeded, Child: result})
 	case r.fate == RunStatusCancelled:
 		r.emit(KindStepCancelled, s, &Cancelled{Reason: r.cutReason(), Child: result})
 	case b.Status == RunStatusSucceeded:
@@ -179,13 +167,6 @@ func (r *Run) waitingFor(child uuid.UUID) *step {
 		return nil
 	}
 	return r.waiting[at]
-}
-
-// discardChild keeps the cost of a run that its step has not waited for.
-func (r *Run) discardChild(b ChildEnded, result *ChildResult) {
-	if s := r.at(b.Step); s != nil && (b.Sum.Calls > 0 || slices.Contains(r.adrift, b.Run)) {
-		r.emit(KindOutcomeDiscarded, s, &Cancelled{Reason: "late", Discarded: b.Status == RunStatusSucceeded, Child: result})
-	}
 }
 
 func (r *Run) takeChild(s *step, b ChildEnded, result *ChildResult) {
@@ -212,7 +193,7 @@ func (r *Run) childFailed(s *step, b ChildEnded, result *ChildResult) {
 		failure.Message += ": " + b.Error.Message
 	}
 	switch {
-	case s.def.Plan != nil && s.replans < s.def.Plan.Replan && b.Status == RunStatusFailed && r.mayGoOn():
+	case s.def.Plan != nil && s.replans < s.def.Plan.Replan && b.Status == RunStatusFailed && r.mayGoOn(s):
 		replan := &Replan{Failure: failure, Done: b.Done}
 		if s.plan != nil {
 			replan.Plan = s.plan.Definition
@@ -220,11 +201,50 @@ func (r *Run) childFailed(s *step, b ChildEnded, result *ChildResult) {
 		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now, Child: result, Replan: replan, Afresh: true})
 		s.queued = true
 		r.ready = append(r.ready, todo{step: s})
-	case r.mayRetry(s, failure.Class):
-		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now.Add(r.backoff(s)), Child: result})
 	default:
-		r.fail(s, &Failed{Failure: failure, Child: result})
+		r.retryChild(s, failure, result)
 	}
+}
+
+// retryChild lets a new run follow one that came to nothing, or fails.
+func (r *Run) retryChild(s *step, failure Failure, result *ChildResult) {
+	if r.mayRetry(s, failure.Class) {
+		r.emit(KindAttemptFailed, s, &AttemptFailed{Failure: failure, RetryAt: r.now.Add(r.backoff(s)), Child: result})
+		return
+	}
+	r.fail(s, &Failed{Failure: failure, Child: result})
+}
+
+// debt is the cost of a run that its step started and that has not ended.
+type debt struct {
+	step *step
+	old  bool // the section that it is from is over: it is not waited for
+}
+
+// isOwed reports whether a run that is waited for by no step has yet to say what it cost: the run waits for it.
+func (r *Run) isOwed() bool {
+	for _, d := range r.owed {
+		if !d.old {
+			return true
+		}
+	}
+	return false
+}
+
+// owes notes that what a run costs is still to be counted, whether or not the step that started it waits for it.
+func (r *Run) owes(run uuid.UUID, s *step) {
+	if r.owed == nil {
+		r.owed = map[uuid.UUID]*debt{}
+	}
+	r.owed[run] = &debt{step: s}
+}
+
+// standing is a step, or what it stood in before a resume began that anew.
+func (r *Run) standing(s *step) *step {
+	for r.at(s.path()) != s {
+		s = s.frame.owner
+	}
+	return s
 }
 
 // doneBytesMax bounds what a parent is told of the steps of a run that failed.
@@ -237,7 +257,7 @@ func (r *Run) tellParent() {
 		return
 	}
 	b := &ChildEnded{
-		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: r.ID, Status: r.status, Sum: r.sum.Minus(r.accounted),
+		Step: p.Step, Gen: p.Gen, Attempt: p.Attempt, Run: r.ID, Status: r.status, Sum: r.sum,
 		Output: r.result.Output, Error: r.result.Error, Unresolved: r.result.Unresolved,
 	}
 	if r.status != RunStatusSucceeded {

@@ -89,7 +89,7 @@ func (r *Run) advance() {
 				r.begin(t.step)
 			}
 		}
-		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 || len(r.adrift) > 0 && r.Due().After(r.now) {
+		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 || r.isOwed() && r.Due().After(r.now) {
 			return
 		}
 		r.closeSection()
@@ -174,14 +174,16 @@ func (r *Run) reported(rep Report) {
 	case o.Failure.Class == classCancelled:
 		// The node stopped the worker, not the run: the attempt is still open and runs again under its number.
 		r.discard(s, rep)
-	case o.Held != "" && r.mayGoOn():
+	case o.Held != "" && r.mayGoOn(s):
 		r.hold(s, o)
 	case o.Held == HeldIncident: // the run is decided, and of this attempt nothing was begun
 		r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending", Calls: o.Calls})
 	case r.mayRetry(s, o.Failure.Class):
 		r.emit(KindAttemptFailed, s, &AttemptFailed{
-			Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls, Duty: s.duty, Rule: s.rule,
+			Failure: *o.Failure, RetryAt: r.now.Add(r.backoff(s)), Calls: o.Calls, Duty: s.duty, Rule: s.rule, Refused: s.refused,
 		})
+	case s.duty == DutyDecide:
+		r.decided(s, Decision{Decision: DecisionFail, Notes: "nobody could decide: " + o.Failure.Message}, o.Calls)
 	default:
 		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls, Refused: o.Refused})
 	}
@@ -199,6 +201,10 @@ func (r *Run) arrived(s *step, o *Outcome) {
 		planned := *o.Planned
 		planned.Calls = o.Calls
 		r.emit(KindPlanMade, s, &planned)
+		if !r.mayGoOn(s) { // nobody runs it
+			r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending"})
+			return
+		}
 		r.planned(s)
 	default:
 		b := &Succeeded{
@@ -283,7 +289,7 @@ func (r *Run) fired() {
 		}
 	}
 	for _, s := range slices.Clone(r.waiting) {
-		if u := s.waits.Until; u != nil && !u.After(r.now) && s.status == StepStatusWaiting {
+		if s.status == StepStatusWaiting && s.waits.isUp(r.now) { // else the one before has ended it
 			r.timeIsUp(s)
 		}
 	}

@@ -21,12 +21,16 @@ func (r *Run) rung() *workflow.Rung {
 func (r *Run) applyDegraded(e Event, b *Degraded) {
 	r.level, r.levelAt = b.Level, e.At
 	r.quality = append(r.quality, b.Reason)
-	rung := r.rung()
-	if rung == nil {
-		return
-	}
 	for i := range r.root.steps {
-		s := &r.root.steps[i]
+		if s := &r.root.steps[i]; !s.status.Settled() {
+			r.appoint(s)
+		}
+	}
+}
+
+// appoint gives a step to whom the level of the ladder names for it.
+func (r *Run) appoint(s *step) {
+	if rung := r.rung(); rung != nil {
 		set := rung.Set[s.def.Index]
 		s.instead, s.chain = set.Agent, set.Chain
 	}
@@ -86,24 +90,42 @@ func (r *Run) degrade(s *step, b *Failed, level int) bool {
 	if level == 0 {
 		level = r.nextFor(s)
 	}
-	level = max(level, r.level) // levels only rise
-	if level > len(r.w.Degrade) || !touches(&r.w.Degrade[level-1], s) {
+	if level <= r.level || level > len(r.w.Degrade) { // levels only rise: what the one at hand says was done already
 		return false
 	}
-	if level > r.level {
-		r.descend(s, level, fmt.Sprintf("%s: %s: %s", s.path(), b.Class, b.Message))
+	target := touched(&r.w.Degrade[level-1], s)
+	if target == nil {
+		return false
 	}
-	r.takeRung(s, b)
+	reason := fmt.Sprintf("%s: %s: %s", s.path(), b.Class, b.Message)
+	if target == s {
+		r.descend(s, level, reason)
+		r.takeRung(s, b)
+		return true
+	}
+	r.emit(KindStepFailed, s, b)
+	r.abandon(s)
+	r.descend(s, level, reason)
 	return true
 }
 
 // nextFor is the next level that makes something else of a step; behind the last one: there is none.
 func (r *Run) nextFor(s *step) int {
 	level := r.level + 1
-	for level <= len(r.w.Degrade) && !touches(&r.w.Degrade[level-1], s) {
+	for level <= len(r.w.Degrade) && touched(&r.w.Degrade[level-1], s) == nil {
 		level++
 	}
 	return level
+}
+
+// touched is what a level leaves out or does otherwise: the step, or what is around it; nil: neither.
+func touched(rung *workflow.Rung, s *step) *step {
+	for ; s != nil; s = s.around() {
+		if touches(rung, s) {
+			return s
+		}
+	}
+	return nil
 }
 
 // touches: the level leaves the step out, or lets somebody else do it.
@@ -154,19 +176,27 @@ func (r *Run) takeRung(s *step, b *Failed) {
 }
 
 // degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: the step has to wait.
-func (r *Run) degradeForMoney(s *step, since time.Time, b *Failed) bool {
-	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || !r.mayGoOn() {
-		return false
-	}
-	if since.Before(r.levelAt) { // it was refused what the level before would have spent
+// What was refused before the run came to its level is of the level before.
+func (r *Run) degradeForMoney(s *step, since time.Time, o *Outcome) bool {
+	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || since.Before(r.levelAt) {
 		return false
 	}
 	level := r.level + 1
-	r.descend(s, level, "the budget: "+b.Message)
-	if !touches(&r.w.Degrade[level-1], s) {
+	r.descend(s, level, "the budget: "+o.Failure.Message)
+	failed := &Failed{Failure: *o.Failure, Calls: o.Calls}
+	switch {
+	case s.status.Settled(): // with what is around it
+		r.discard(s, Report{Outcome: o})
+	case touches(&r.w.Degrade[level-1], s):
+		r.takeRung(s, failed)
+	case !r.mayGoOn(s): // the new level decided the run
+		if s.status == StepStatusWaiting {
+			r.stopWaiting(s, false)
+		}
+		r.fail(s, failed)
+	default:
 		return false
 	}
-	r.takeRung(s, b)
 	return true
 }
 
@@ -187,13 +217,14 @@ func (r *Run) toldShort(body json.RawMessage) {
 		return
 	}
 	s := r.waitingFor(b.Run)
+	short := &Outcome{Failure: &Failure{Class: classBudgetExceeded, Message: b.Message}}
 	switch {
-	case s == nil:
+	case s == nil || !r.mayGoOn(s):
 	case b.Budget != r.ID:
 		if p := r.submitted.Parent; p != nil {
 			r.tell(p.Run, ToldShort, &ChildShort{Run: r.ID, Budget: b.Budget, Since: b.Since, Message: b.Message})
 		}
-	case !r.degradeForMoney(s, b.Since, &Failed{Failure: Failure{Message: b.Message}}) && b.Since.Before(r.levelAt):
+	case !r.degradeForMoney(s, b.Since, short) && b.Since.Before(r.levelAt):
 		r.tell(b.Run, ToldBudget, &BudgetRaise{})
 	}
 }

@@ -76,6 +76,7 @@ type step struct {
 
 	duty      Duty  // of the attempt at work, or the next one
 	rule      int   // of on_error, from 1, that gave it
+	about     int   // of failures: the one that somebody was asked to decide about
 	base      int16 // attempts before they were counted afresh
 	fellBack  bool  // on_error has given it to somebody else
 	escalated bool  // somebody was asked to decide
@@ -164,7 +165,7 @@ func (r *Run) at(path Path) *step {
 		}
 		number, rest, inside := strings.Cut(rest, ".")
 		n, err := strconv.Atoi(number)
-		if f = s.instance(n); err != nil || f == nil || !inside {
+		if f = s.instance(n); err != nil || f == nil || !inside || number != strconv.Itoa(n) { // one step has one name
 			return nil
 		}
 		path = rest
@@ -263,4 +264,12 @@ func (s *step) beginsAttempt(k Kind, body any) bool {
 		return b.Child != nil && s.def.Workflow != nil
 	}
 	return false
+}
+
+// body is what a map or a loop runs again and again.
+func (s *step) body() *workflow.Body {
+	if s.def.Map != nil {
+		return s.def.Map.Body
+	}
+	return s.def.Loop.Body
 }

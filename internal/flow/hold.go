@@ -26,7 +26,7 @@ const (
 // that was refused while the run went down its ladder.
 func (r *Run) hold(s *step, o *Outcome) {
 	if o.Held == HeldBudget && !o.Short.Aside {
-		if o.Short.Budget == r.ID && r.degradeForMoney(s, s.beganAt, &Failed{Failure: *o.Failure, Calls: o.Calls}) {
+		if o.Short.Budget == r.ID && r.degradeForMoney(s, s.beganAt, o) {
 			return
 		}
 		r.tellShort(s, o)

@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"reflect"
+	"slices"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -32,6 +32,7 @@ func (r *Run) openIteration(s *step) {
 	f := r.newFrame(s.def.Loop.Body, s, len(s.many.frames)+1)
 	s.many.frames = append(s.many.frames, f)
 	s.many.active++
+	r.expanded += len(f.steps)
 	r.openFrame(f)
 }
 
@@ -69,14 +70,18 @@ func (r *Run) applyIteration(s *step, b *IterationEnded) {
 	}
 }
 
-// applyReopened lets a loop go on that had come to its end: with as many iterations again.
-func (r *Run) applyReopened(s *step) {
+// applyReopened lets a loop go on that had come to its end: with as many iterations again. An iteration that failed is
+// not gone on with.
+func (r *Run) applyReopened(e Event, s *step) {
 	r.leaveWork(s)
 	if s.status != StepStatusRunning {
 		r.moveStep(s, StepStatusRunning)
 	}
-	s.duty, s.waits = DutyWork, nil
-	s.many.base, s.many.met = len(s.many.frames), false
+	s.duty, s.waits, s.startedAt = DutyWork, nil, e.At
+	if last := s.many.frames[len(s.many.frames)-1]; !last.ended {
+		last.ended, last.failure = true, &s.failures[s.about]
+	}
+	s.many.base, s.many.met, s.many.active = len(s.many.frames), false, 0
 	if s.def.Timeout > 0 {
 		r.timed = append(r.timed, s)
 	}
@@ -88,16 +93,12 @@ func (r *Run) reopenMany(s *step) {
 	m := s.many
 	m.active, m.failed = 0, 0
 	for _, f := range m.frames {
-		if f == nil || f.ended && f.failure == nil {
+		if f == nil || f.ended && f.failure == nil || f.isPast() {
 			continue
 		}
-		if f.undone = f.openTop(); f.ended && f.undone == 0 { // its output could not be worked out
-			m.failed++
-			continue
-		}
-		f.ended, f.failure = false, nil
+		f.ended, f.failure, f.decoded = false, nil, false
 		m.active++
-		if f.undone == 0 {
+		if f.undone = f.openTop(); f.undone == 0 { // its output could not be worked out
 			r.ready = append(r.ready, todo{frame: f})
 			continue
 		}
@@ -105,7 +106,6 @@ func (r *Run) reopenMany(s *step) {
 	}
 	switch {
 	case s.def.Map != nil:
-		m.failed = 0
 		r.openItems(s)
 	case m.active > 0:
 	case m.met || len(m.frames) == 0:
@@ -114,6 +114,11 @@ func (r *Run) reopenMany(s *step) {
 		m.base = len(m.frames)
 		r.openIteration(s)
 	}
+}
+
+// isPast: a later iteration has taken its place.
+func (f *frame) isPast() bool {
+	return f.owner != nil && f.owner.def.Loop != nil && f != f.owner.many.frames[len(f.owner.many.frames)-1]
 }
 
 // openTop counts the top-level steps of a frame that are not settled.
@@ -140,7 +145,7 @@ func (r *Run) beginMap(s *step) {
 		r.failExpression(s, "items", fmt.Errorf("a map goes over a list, not over %s", kindOf(items)))
 	case len(list) > s.def.Map.MaxItems:
 		r.failExpression(s, "items", fmt.Errorf("there are %d items; max_items is %d", len(list), s.def.Map.MaxItems))
-	case r.total+len(list)*len(s.def.Map.Body.Steps) > workflow.ExpandedStepsMax:
+	case r.expanded+len(list)*len(s.def.Map.Body.Steps) > workflow.ExpandedStepsMax:
 		r.failExpression(s, "items", fmt.Errorf("with %d items the run would have more than %d steps", len(list), workflow.ExpandedStepsMax))
 	case len(items) > workflow.InputBytesMax:
 		r.failExpression(s, "items", fmt.Errorf("the items have %d bytes; the limit is %d", len(items), workflow.InputBytesMax))
@@ -173,7 +178,7 @@ func kindOf(raw json.RawMessage) string {
 // closeFrame works out what an item or an iteration gives.
 func (r *Run) closeFrame(f *frame) {
 	s := f.owner
-	if f.ended || s.status != StepStatusRunning || s.duty != DutyWork || !r.mayBegin(s) {
+	if f.ended || s.status != StepStatusRunning || s.duty != DutyWork || !r.mayGoOn(s) {
 		return
 	}
 	template := s.template()
@@ -225,14 +230,15 @@ func (r *Run) closeIteration(s *step, f *frame, output json.RawMessage) {
 		b.Score = &score
 	}
 	if f.n > 1 && loop.StopIfUnchanged {
-		b.Unchanged = reflect.DeepEqual(f.outputValue(), s.many.frames[f.n-2].outputValue())
+		b.Unchanged = equal(f.outputValue(), s.many.frames[f.n-2].outputValue())
 	}
 	done := b.Met && loop.Until != nil
-	if b.Again = !done && !b.Unchanged && f.n-s.many.base < loop.MaxIterations; b.Again && r.total+len(f.steps) > workflow.ExpandedStepsMax {
-		b.Again = false
-	}
-	if b.Again {
+	if b.Again = !done && !b.Unchanged && f.n-s.many.base < loop.MaxIterations; b.Again {
 		b.Met = false
+	}
+	if b.Again && r.expanded+len(f.steps) > workflow.ExpandedStepsMax {
+		r.failIteration(f, "max_iterations", fmt.Errorf("with another one the run would have more than %d steps", workflow.ExpandedStepsMax))
+		return
 	}
 	r.emit(KindIterationEnded, s, b)
 }
@@ -358,7 +364,7 @@ func (s *step) assemble() json.RawMessage {
 		list := make([]json.RawMessage, 0, len(s.def.Merge.Of))
 		for _, slot := range s.def.Merge.Of {
 			output := null
-			if member := &s.frame.steps[slot]; member.status == StepStatusSucceeded {
+			if member := &s.frame.steps[slot]; !slices.Contains(s.last.Without, member.def.ID) {
 				output = member.output()
 			}
 			list = append(list, output)

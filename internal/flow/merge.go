@@ -3,7 +3,9 @@ package flow
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -26,18 +28,22 @@ func (r *Run) merge(s *step) {
 		r.takeConsensus(s, v)
 	case workflow.StrategyCollect:
 		if r.enough(s, v) {
-			r.emit(KindStepSucceeded, s, &Succeeded{Assembled: true})
+			r.emit(KindStepSucceeded, s, &Succeeded{Assembled: true, Without: v.silent})
 		}
 	case workflow.StrategyJudge:
 		if r.enough(s, v) {
 			r.startAttempt(s)
 		}
 	}
+	if s.def.When != nil && s.status == StepStatusPending { // it goes on waiting, and its condition is not asked again
+		r.emit(KindStepStarted, s, &Started{})
+	}
 }
 
 // votes are what the members of a merge have said so far.
 type votes struct {
 	answers []vote
+	silent  []string // settled without an answer
 	pending int
 	total   int
 }
@@ -70,6 +76,8 @@ func (r *Run) votes(s *step) (votes, error) {
 				}
 			}
 			v.answers = append(v.answers, answer)
+		default:
+			v.silent = append(v.silent, member.def.ID)
 		}
 	}
 	return v, nil
@@ -136,18 +144,41 @@ func (r *Run) enough(s *step, v votes) bool {
 // commonest is the largest group of equal values; of those as large, the one that stands first.
 func commonest(answers []vote) []vote {
 	var best []vote
-	for i := range answers {
-		var group []vote
-		for _, a := range answers {
-			if reflect.DeepEqual(a.value, answers[i].value) {
-				group = append(group, a)
-			}
+	var groups [][]vote
+	for _, a := range answers {
+		at := slices.IndexFunc(groups, func(g []vote) bool { return equal(g[0].value, a.value) })
+		if at < 0 {
+			at, groups = len(groups), append(groups, nil)
 		}
+		groups[at] = append(groups[at], a)
+	}
+	for _, group := range groups {
 		if len(group) > len(best) {
 			best = group
 		}
 	}
 	return best
+}
+
+// equal: two JSON values are the same. 1 and 1.0 are, as in an expression.
+func equal(a, b any) bool {
+	switch x := a.(type) {
+	case map[string]any:
+		y, ok := b.(map[string]any)
+		return ok && maps.EqualFunc(x, y, equal)
+	case []any:
+		y, ok := b.([]any)
+		return ok && slices.EqualFunc(x, y, equal)
+	case int64:
+		if y, ok := b.(float64); ok {
+			return float64(x) == y
+		}
+	case float64:
+		if y, ok := b.(int64); ok {
+			return x == float64(y)
+		}
+	}
+	return reflect.DeepEqual(a, b)
 }
 
 // winner is the most confident of a group.

@@ -118,7 +118,7 @@ func (r *Run) abandon(c *step) {
 // handled does what the first rule of on_error says that names the class of a failure; false: there is none, or it
 // cannot be done.
 func (r *Run) handled(s *step, b *Failed) bool {
-	if !r.mayGoOn() || r.cut {
+	if !r.mayGoOn(s) || s.duty == DutyFallback {
 		return false
 	}
 	for i, rule := range s.def.OnError {
@@ -204,11 +204,7 @@ func (r *Run) escalate(s *step, b *Failed, rule int) bool {
 
 // escalation is what somebody has to decide about.
 func (s *step) escalation() *Escalated {
-	n := len(s.failures)
-	if n == 0 {
-		return &Escalated{}
-	}
-	return &Escalated{Failure: s.failures[n-1], Refused: s.refused, History: s.failures[:n-1]}
+	return &Escalated{Failure: s.failures[s.about], Refused: s.refused, History: s.failures[:s.about]}
 }
 
 // canRedo: an attempt can be made again, and a loop can go on; what else holds steps cannot be told what to do better.
@@ -218,10 +214,7 @@ func (s *step) canRedo() bool {
 
 // decided does what somebody decided about a failure.
 func (r *Run) decided(s *step, d Decision, calls []usage.Call) {
-	failure := Failure{}
-	if n := len(s.failures); n > 0 {
-		failure = s.failures[n-1]
-	}
+	failure := s.failures[s.about]
 	failed := &Failed{Failure: failure, Calls: calls, Refused: s.refused}
 	switch {
 	case d.Decision == DecisionAccept && s.refused != nil:
@@ -230,6 +223,8 @@ func (r *Run) decided(s *step, d Decision, calls []usage.Call) {
 		})
 	case d.Decision == DecisionReplace:
 		r.emit(KindStepSucceeded, s, &Succeeded{Output: d.Output, Instead: InsteadEscalation, Calls: calls})
+	case d.Decision == DecisionRedo && !r.mayGoOn(s): // meanwhile the run was decided
+		r.emit(KindStepFailed, s, failed)
 	case d.Decision == DecisionRedo && s.def.Loop != nil && s.many != nil:
 		r.emit(KindStepReopened, s, &Reopening{Notes: d.Notes})
 	case d.Decision == DecisionRedo && s.canRedo():

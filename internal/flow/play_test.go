@@ -36,7 +36,7 @@ func TestPlays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := (&stage{t: t}).perform(string(script))
+			got := (&stage{t: t, defined: library{}}).perform(string(script))
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
 					t.Fatal(err)
@@ -52,11 +52,23 @@ func TestPlays(t *testing.T) {
 
 // stage is where a play is performed.
 type stage struct {
-	t   *testing.T
-	w   *workflow.Workflow
-	run *flow.Run
-	log []flow.Event
-	now time.Time
+	t       *testing.T
+	w       *workflow.Workflow
+	defined library
+	run     *flow.Run
+	log     []flow.Event
+	now     time.Time
+	begun   map[string]uuid.UUID // runs that steps started, by step and attempt
+}
+
+// library are the definitions of a play so far: a later one may run an earlier one.
+type library map[string]*workflow.Workflow
+
+func (l library) Workflow(name string, _ int) (ref string, source []byte, ok bool) {
+	if w := l[name]; w != nil {
+		return name + "@1", w.Source, true
+	}
+	return "", nil, false
 }
 
 var (
@@ -92,11 +104,11 @@ func (s *stage) command(text string) string {
 	body := strings.Join(lines[1:], "\n")
 	switch verb {
 	case "define":
-		w, err := workflow.Compile([]byte(body))
+		w, err := workflow.CompileWith([]byte(body), s.defined)
 		if err != nil {
 			s.t.Fatalf("define: %v", err)
 		}
-		s.w = w
+		s.w, s.defined[w.Name] = w, w
 		return ""
 	case "submit":
 		return s.submit(rest)
@@ -114,7 +126,7 @@ func (s *stage) command(text string) string {
 			rest = "{}"
 		}
 		return s.decide(flow.Told{Kind: verb, Body: json.RawMessage(rest)})
-	case "answer", "child", "late", "signal", "short":
+	case "answer", "child", "signal", "short":
 		return s.message(verb, rest)
 	case "crash":
 		s.fold()
@@ -170,9 +182,9 @@ func (s *stage) submit(input string) string {
 	if err != nil {
 		return err.Error() + "\n"
 	}
-	s.run, s.log = run, events
+	s.run, s.log, s.begun = run, events, map[string]uuid.UUID{}
 	s.check()
-	return show(events) + showEffects(run.TakeEffects())
+	return show(events) + s.effects()
 }
 
 // report reads "step[#gen.no] ok <json>", "… best <json>" below the gate, "… fail <class> <message>", "… turn <text>", "… refused <message>" by a budget,
@@ -215,6 +227,9 @@ func (s *stage) report(text string) flow.Report {
 			Held: flow.HeldDecision, Failure: &flow.Failure{Class: "needs_decision", Message: rest},
 			Question: &flow.Question{Question: rest, Options: []string{"left", "right"}},
 		}
+	case "says": // all of an outcome
+		rep.Outcome = new(flow.Outcome)
+		s.read(rest, rep.Outcome)
 	case "decides":
 		rep.Outcome = &flow.Outcome{Decision: new(flow.Decision)}
 		s.read(rest, rep.Outcome.Decision)
@@ -269,8 +284,8 @@ func (s *stage) planned(answer string) *flow.Planned {
 	}
 }
 
-// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]", "child <step> <status> <output or class message>", or late
-// for a child that is not waited for, and "short <step> <time since>".
+// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]", "child <step>[#gen.no] <status> <output or class message>" and
+// "short <step> <time since>".
 func (s *stage) message(verb, rest string) string {
 	words := strings.SplitN(rest, " ", 3)
 	words = append(words, "", "")
@@ -297,10 +312,10 @@ func (s *stage) message(verb, rest string) string {
 			s.t.Fatal(err)
 		}
 		body = flow.ChildShort{Run: s.stepOf(words[0]).Child.Run, Budget: s.run.ID, Since: s.now.Add(since), Message: "nothing is left"}
-	case "child", "late":
+	case "child":
 		v := s.stepOf(words[0])
 		c := flow.ChildEnded{Step: v.Path, Gen: v.Gen, Attempt: v.Attempt, Status: flow.RunStatus(words[1]), Sum: usage.Sum{Calls: 2, Cost: 5_000}}
-		if v.Child != nil {
+		if c.Run = s.begun[words[0]]; v.Child != nil { // else it is named with its attempt
 			c.Run = v.Child.Run
 		}
 		if c.Status == flow.RunStatusSucceeded {
@@ -317,7 +332,7 @@ func (s *stage) message(verb, rest string) string {
 		s.t.Fatal(err)
 	}
 	return s.decide(flow.Told{Kind: map[string]string{
-		"answer": flow.ToldApproval, "child": flow.ToldChild, "late": flow.ToldChild, "signal": flow.ToldSignal, "short": flow.ToldShort,
+		"answer": flow.ToldApproval, "child": flow.ToldChild, "signal": flow.ToldSignal, "short": flow.ToldShort,
 	}[verb], Body: raw})
 }
 
@@ -337,13 +352,15 @@ func (s *stage) decide(c flow.Cause) string {
 	events := s.run.Decide(c, s.now)
 	s.log = append(s.log, events...)
 	s.check()
-	return show(events) + showEffects(s.run.TakeEffects())
+	return show(events) + s.effects()
 }
 
-// showEffects tells what is committed with the events.
-func showEffects(e flow.Effects) string {
+// effects tells what is committed with the events.
+func (s *stage) effects() string {
+	e := s.run.TakeEffects()
 	var out strings.Builder
 	for _, c := range e.Children {
+		s.begun[fmt.Sprintf("%s#%d.%d", c.Parent.Step, c.Parent.Gen, c.Parent.Attempt)] = c.ID
 		fmt.Fprintf(&out, "→ run of %s input=%s depth=%d plans=%d budgets=%d\n", c.Workflow.Name, c.Input, c.Parent.Depth, c.Parent.Plans, len(c.Parent.Budgets))
 	}
 	for _, l := range e.Told {

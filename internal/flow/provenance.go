@@ -81,17 +81,19 @@ func anyItem(path Path) Path {
 // unresolvedMax bounds what a result says was left open.
 const unresolvedMax = 1_000
 
-// unresolved is what agents could not settle, what merges did not take, and what was skipped for an error.
+// unresolved is what agents could not settle, what merges did not take, what was skipped for an error, and what tools may
+// or may not have done.
 func (r *Run) unresolved() []Unresolved {
 	var list []Unresolved
 	for s := range r.each {
 		if len(list) >= unresolvedMax {
-			return list[:unresolvedMax]
+			break
 		}
-		switch {
-		case s.status == StepStatusSkipped && s.skipped == SkippedError:
-			f := s.lastFailure()
+		switch f := s.lastFailure(); {
+		case s.status == StepStatusSkipped && s.skipped == SkippedError && f != nil: // else it stood in what was skipped
 			list = append(list, Unresolved{Step: s.path(), Text: "skipped: " + f.Class + ": " + f.Message})
+		case s.status == StepStatusFailed && f.Class == classOutcomeUnknown:
+			list = append(list, Unresolved{Step: s.path(), Text: f.Class + ": " + f.Message})
 		case s.status == StepStatusSucceeded:
 			for _, text := range s.last.Unresolved {
 				list = append(list, Unresolved{Step: s.path(), Text: text})
@@ -104,7 +106,7 @@ func (r *Run) unresolved() []Unresolved {
 			}
 		}
 	}
-	return list
+	return list[:min(len(list), unresolvedMax)]
 }
 
 // inChild names what a run that the step started left open: the step, then its step.

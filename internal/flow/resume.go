@@ -60,6 +60,8 @@ func (r *Run) checkSet(path Path, output json.RawMessage) []fault.Issue {
 		return issue("not_settable", path+" holds other steps; set the outputs of those")
 	case s.status == StepStatusSucceeded || s.status == StepStatusSkipped:
 		return issue("step_settled", path+" is "+string(s.status)+": what is finished is not rewritten")
+	case s.isOver():
+		return issue("step_over", "what is around "+path+" has come to its end without it")
 	case len(output) > workflow.OutputBytesMax:
 		return issue("output_too_large", "the output is larger than the limit")
 	case !json.Valid(output):
@@ -84,7 +86,7 @@ func (r *Run) resume(body Resume) {
 	b := &Resumed{Set: body.Set, Reason: body.Reason, Actor: body.Actor}
 	for s := range r.each {
 		_, byHand := body.Set[s.path()]
-		cleanup := s.def.Section != sectionMain && s.status != StepStatusPending
+		cleanup := s.def.Section != sectionMain && s.status != StepStatusPending && s.frame == r.root // what is inside begins anew with it
 		if byHand || cleanup || s.def.Section == sectionMain && r.reopens(s) {
 			b.Reopened = append(b.Reopened, Reopened{Step: s.path(), Gen: s.gen + 1})
 		}
@@ -103,10 +105,8 @@ func (r *Run) reopens(s *step) bool {
 	if s.status != StepStatusFailed && s.status != StepStatusCancelled {
 		return false
 	}
-	for p := s.around(); p != nil; p = p.around() {
-		if p.status == StepStatusSucceeded || p.status == StepStatusSkipped {
-			return false
-		}
+	if s.isOver() {
+		return false
 	}
 	if !s.def.Member {
 		return true
@@ -115,6 +115,19 @@ func (r *Run) reopens(s *step) bool {
 		m := &s.frame.steps[slot]
 		return m.def.Merge != nil && slices.Contains(m.def.Merge.Of, s.def.Slot) && m.status != StepStatusSucceeded && m.status != StepStatusSkipped
 	})
+}
+
+// isOver: nothing reads the step any more, because what is around it has come to its end without it.
+func (s *step) isOver() bool {
+	for ; s != nil; s = s.around() {
+		if p := s.around(); p != nil && (p.status == StepStatusSucceeded || p.status == StepStatusSkipped) {
+			return true
+		}
+		if f := s.frame; f.isPast() || f.ended && f.failure == nil {
+			return true
+		}
+	}
+	return false
 }
 
 func pointerToken(s string) string {

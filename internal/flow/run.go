@@ -42,28 +42,28 @@ type Run struct {
 	endedAt      time.Time
 
 	root     *frame
-	ready    []todo      // what may go on, in the order it became so
-	open     []*step     // attempts at work
-	retrying []*step     // between attempts
-	waiting  []*step     // for people, times, signals and runs of their own
-	adrift   []uuid.UUID // runs that their steps wait for no more: they are cancelled, and have yet to say what they cost
-	timed    []*step     // containers at work with a timeout
+	ready    []todo  // what may go on, in the order it became so
+	open     []*step // attempts at work
+	retrying []*step // between attempts
+	waiting  []*step // for people, times, signals and runs of their own
+	timed    []*step // containers at work with a timeout
 	settled  int
 	total    int // steps in all frames
+	expanded int // total, and those of items that have not begun
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
-	level   int       // of the ladder
-	levelAt time.Time // when it came to it
+	owed    map[uuid.UUID]*debt // runs that steps started, whose cost is not counted yet
+	level   int                 // of the ladder
+	levelAt time.Time           // when it came to it
 	quality []string
 	omitted []Path
 
-	budget    *RunBudget // as it stands; nil: none
-	warned    bool       // of the budget as it stands
-	around    []Budget   // of the steps and runs around this one, the nearest first; their limits as they stand
-	sum       usage.Sum
-	accounted usage.Sum // what of it whoever started the run knows since its last end
-	result    *Result
+	budget *RunBudget // as it stands; nil: none
+	warned bool       // of the budget as it stands
+	around []Budget   // of the steps and runs around this one, the nearest first; their limits as they stand
+	sum    usage.Sum
+	result *Result
 
 	// Of the decision at hand; empty between decisions.
 	now     time.Time
@@ -186,7 +186,9 @@ func (r *Run) isReady(t todo) bool {
 	}
 	switch s := t.step; {
 	case s.status == StepStatusPending:
-		return s.waitingOn == 0 && r.mayBegin(s)
+		return s.waitingOn == 0 && r.mayGoOn(s)
+	case s.status == StepStatusRunning && isEarly(s.def):
+		return s.duty == DutyWork
 	case s.status != StepStatusRunning || !s.isContainer() || s.duty != DutyWork:
 		return false
 	case s.def.Map != nil:
@@ -201,6 +203,7 @@ func (r *Run) isReady(t todo) bool {
 func newRun(id, tenant uuid.UUID, w *workflow.Workflow) *Run {
 	r := &Run{ID: id, Tenant: tenant, w: w}
 	r.root = r.newFrame(w.Body, nil, 0)
+	r.expanded = r.total
 	return r
 }
 

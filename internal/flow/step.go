@@ -31,13 +31,17 @@ const (
 // begin takes up a ready step: for the first time, for another attempt, or to close a container whose inside is done.
 func (r *Run) begin(s *step) {
 	switch {
+	case s.status == StepStatusRetrying && !r.mayGoOn(s): // what is around it was closed while it waited for a place
+		r.emit(KindStepCancelled, s, &Cancelled{Reason: "run_ending"})
 	case s.status == StepStatusRetrying:
 		r.startAttempt(s)
+	case s.status == StepStatusRunning && isEarly(s.def) && s.duty == DutyWork && r.mayGoOn(s):
+		r.merge(s)
 	case s.status == StepStatusRunning && s.def.Switch != nil && s.chosen == caseUnchosen:
 		r.choose(s)
 	case s.status == StepStatusRunning && s.isContainer() && s.duty == DutyWork:
 		r.closeContainer(s)
-	case s.status == StepStatusPending && r.mayBegin(s): // else what is around it was closed while it waited for a place
+	case s.status == StepStatusPending && r.mayGoOn(s):
 		r.beginPending(s)
 	}
 }
@@ -200,10 +204,8 @@ func (r *Run) evaluateSet(s *step) {
 		r.fail(s, &Failed{Failure: Failure{Class: classExpression, Message: err.Error()}})
 		return
 	}
-	if len(output) > workflow.OutputBytesMax {
-		r.fail(s, &Failed{Failure: Failure{
-			Class: classExpression, Message: fmt.Sprintf("the output has %d bytes; the limit is %d", len(output), workflow.OutputBytesMax),
-		}})
+	if err := checkOutput(output); err != nil {
+		r.failExpression(s, "output", err)
 		return
 	}
 	r.emit(KindStepSucceeded, s, &Succeeded{Output: output})
@@ -278,15 +280,12 @@ func (r *Run) renderOutput() (json.RawMessage, error) {
 }
 
 func (r *Run) mayRetry(s *step, class string) bool {
-	return int(s.attempt-s.base) < s.def.Retry.MaxAttempts && r.mayGoOn() && workflow.Covers(s.def.Retry.Classes, class)
+	return int(s.attempt-s.base) < s.def.Retry.MaxAttempts && r.mayGoOn(s) && workflow.Covers(s.def.Retry.Classes, class)
 }
-
-// mayGoOn: a main list that is decided waits for what is at work, and for nothing else.
-func (r *Run) mayGoOn() bool { return r.section != workflow.SectionMain || r.fate == "" }
 
 // isUnsafe: what it did to the world, if anything, must be known and not be done twice.
 func (s *step) isUnsafe() bool {
-	return s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe
+	return s.def.Tool != nil && s.def.Tool.SideEffect == workflow.SideEffectUnsafe && s.duty == DutyWork
 }
 
 // backoff is exponential with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter"). The rules know

@@ -114,7 +114,7 @@ func (r *Run) View() View {
 	if r.budget != nil {
 		v.Budget = &BudgetView{RunBudget: *r.budget, Warned: r.warned}
 	}
-	if len(r.open) == 0 && len(r.retrying)+len(r.waiting)+len(r.adrift) > 0 {
+	if len(r.open) == 0 && (len(r.retrying)+len(r.waiting) > 0 || r.isOwed()) {
 		v.WaitingFor = r.WaitingFor()
 	}
 	return v
@@ -213,8 +213,11 @@ func (r *Run) Summary() Summary {
 	s := Summary{
 		Status: r.status, Error: r.failure, Sum: r.sum, StepsDone: r.settled, StepsTotal: r.total, StartedAt: r.startedAt, FinishedAt: r.endedAt,
 	}
-	if at := r.stage(); len(at) > 0 {
-		s.Stage = at[0]
+	for _, list := range [][]*step{r.open, r.retrying, r.waiting} {
+		if len(list) > 0 {
+			s.Stage = list[0].path()
+			break
+		}
 	}
 	if r.result != nil {
 		s.Preview = Preview(r.result.Output)

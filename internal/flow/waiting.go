@@ -37,19 +37,20 @@ func (w *Waiting) due(since, now time.Time) *time.Time {
 	return w.Until
 }
 
+func (w *Waiting) isUp(now time.Time) bool { return w.Until != nil && !w.Until.After(now) }
+
 func (r *Run) applyWaiting(e Event, s *step, b *Waiting) {
 	r.charge(s, b.Calls)
 	r.leaveWork(s)
 	r.moveStep(s, StepStatusWaiting)
 	s.attempt = e.Attempt
-	if s.startedAt.IsZero() {
-		s.startedAt = e.At
-	}
+	r.noteStart(e, s)
 	s.waits, s.waitingSince, s.queued = b, e.At, false
 	r.fixLimit(s)
 	s.waits.Calls = nil
 	if b.Child != nil {
 		s.child = b.Child
+		r.owes(b.Child.Run, s)
 	}
 	r.waiting = append(r.waiting, s)
 }
@@ -101,7 +102,7 @@ func (r *Run) timeIsUp(s *step) {
 		r.fail(s, &Failed{Failure: Failure{Class: classTimeout, Message: fmt.Sprintf("the signal %s did not come within %s", w.Signal, s.def.Wait.Signal.Timeout)}})
 	case WaitingChild:
 		r.stopWaiting(s, false)
-		r.fail(s, &Failed{Failure: Failure{Class: classTimeout, Message: fmt.Sprintf("the run it started took longer than its timeout of %s", s.def.Timeout)}})
+		r.retryChild(s, Failure{Class: classTimeout, Message: fmt.Sprintf("the run it started took longer than its timeout of %s", s.def.Timeout)}, nil)
 	}
 }
 
@@ -175,7 +176,7 @@ func (r *Run) derived(s *step, what string) uuid.UUID {
 // askPerson puts an agent's question to a person: nobody else was named to answer it.
 func (r *Run) askPerson(s *step, o *Outcome) {
 	q := o.Question
-	if q == nil || !r.mayGoOn() {
+	if q == nil || !r.mayGoOn(s) {
 		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
 		return
 	}
@@ -461,7 +462,7 @@ func (r *Run) toldSignal(body json.RawMessage) {
 	}
 	seq := r.seq
 	for _, s := range slices.Clone(r.waiting) {
-		if s.waits.For != WaitingSignal {
+		if s.status != StepStatusWaiting || s.waits.For != WaitingSignal { // the one before may have ended it
 			continue
 		}
 		matches, err := r.matches(s, b)

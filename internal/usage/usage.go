@@ -51,15 +51,6 @@ func (t Tokens) Add(u Tokens) Tokens {
 	}
 }
 
-// Minus takes the others off.
-func (t Tokens) Minus(u Tokens) Tokens {
-	return Tokens{
-		Input: t.Input - u.Input, CacheRead: t.CacheRead - u.CacheRead, CacheWrite: t.CacheWrite - u.CacheWrite,
-		Output: t.Output - u.Output, Reasoning: t.Reasoning - u.Reasoning, CacheWrite1h: t.CacheWrite1h - u.CacheWrite1h,
-		AudioInput: t.AudioInput - u.AudioInput, AudioOutput: t.AudioOutput - u.AudioOutput, ImageInput: t.ImageInput - u.ImageInput,
-	}
-}
-
 // InputTotal is everything that was read: what a price tier and a context window are measured by.
 func (t Tokens) InputTotal() int64 {
 	return t.Input + t.CacheRead + t.CacheWrite + t.CacheWrite1h + t.AudioInput + t.ImageInput
@@ -144,15 +135,6 @@ func (s *Sum) Add(c Call) {
 	}
 	if c.Simulated {
 		s.Simulated++
-	}
-}
-
-// Minus is what is left without another, of which it is the continuation.
-func (s Sum) Minus(o Sum) Sum {
-	return Sum{
-		Calls: s.Calls - o.Calls, Tokens: s.Tokens.Minus(o.Tokens), Cost: s.Cost - o.Cost,
-		Unpriced: s.Unpriced - o.Unpriced, Simulated: s.Simulated - o.Simulated,
-		Baseline: s.Baseline - o.Baseline, CacheSaved: s.CacheSaved - o.CacheSaved,
 	}
 }
 
