@@ -104,7 +104,7 @@ type API struct {
 	plans   subscriptionStore
 	spend   spendStore
 	prices  priceStore
-	holds   reservedStore
+	levels  levelStore
 	trouble incidentStore
 	asked   approvalStore
 	signals signalStore
@@ -145,7 +145,7 @@ type parts struct {
 	subscriptionStore
 	spendStore
 	priceStore
-	reservedStore
+	levelStore
 	incidentStore
 	approvalStore
 	signalStore
@@ -163,7 +163,7 @@ type wholeStore interface {
 	subscriptionStore
 	spendStore
 	priceStore
-	reservedStore
+	levelStore
 	incidentStore
 	approvalStore
 	signalStore
@@ -175,7 +175,7 @@ func newAPI(cfg Config, p parts) (*API, error) {
 	a := &API{
 		engine: cfg.Engine, runs: p.runStore, events: p.logStore, library: p.definitionStore, shelf: p.workflowStore,
 		models: cfg.Models, gateway: cfg.Gateway, ledger: cfg.Ledger, keys: p.keyStore, health: p.healthStore, budgets: p.budgetStore,
-		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, holds: p.reservedStore, trouble: p.incidentStore,
+		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, levels: p.levelStore, trouble: p.incidentStore,
 		asked: p.approvalStore, signals: p.signalStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
 		version: cfg.Version, loopback: listensOnLoopback(cfg.Listen), poll: pollEvery, beat: heartbeatEvery, draining: make(chan struct{}),
 	}

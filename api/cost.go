@@ -36,13 +36,14 @@ func (a *API) GetRunCost(ctx context.Context, req GetRunCostRequestObject) (GetR
 	out := RunCost{
 		ID: formatRunID(row.ID), Workflow: row.Workflow, Status: RunStatus(row.Status), Simulated: bill.total.Simulated > 0,
 		Totals: sumOf(bill.total), ByStep: bill.steps.wire(), ByAttempt: bill.attempts.wire(), ByModel: bill.models.wire(),
-		Lines: bill.lines, LinesLeftOut: bill.leftOut, Budget: bill.budget(),
+		Lines: bill.lines, LinesLeftOut: bill.leftOut,
 	}
-	reserved, err := a.reserved(ctx, row.Tenant, row.ID)
+	level, err := a.levels.RunLevel(ctx, row.Tenant, row.ID)
 	if err != nil {
 		return nil, err
 	}
-	out.Reserved = reserved
+	out.Budget = bill.standing(level)
+	out.Reserved = amountOf(level.Reserved, level.ReservedTokens, level.Reserved > 0, level.ReservedTokens > 0)
 	return GetRunCost200JSONResponse(out), nil
 }
 
@@ -98,13 +99,17 @@ func (b *costBill) take(e flow.Event) error {
 		return nil
 	}
 	var body struct {
-		Calls []usage.Call `json:"calls"`
+		Calls []usage.Call      `json:"calls"`
+		Child *flow.ChildResult `json:"child"`
 	}
 	if err := json.Unmarshal(e.Body, &body); err != nil {
 		return err
 	}
 	for _, c := range body.Calls {
 		b.add(e, c)
+	}
+	if e.Kind != flow.KindStepWaiting && body.Child != nil { // the lines are on its own bill
+		b.sum(e, func(s *usage.Sum) { *s = s.Plus(body.Child.Sum) })
 	}
 	return nil
 }
@@ -124,10 +129,7 @@ func (b *costBill) raise(body flow.BudgetRaise) {
 }
 
 func (b *costBill) add(e flow.Event, c usage.Call) {
-	agent := b.agentOf(e.Step)
-	b.total.Add(c)
-	step := definitionPath(e.Step)
-	b.steps.of(CostSum{Step: step, Agent: agent}, step).Add(c)
+	agent := b.sum(e, func(s *usage.Sum) { s.Add(c) })
 	b.models.of(CostSum{Provider: c.Provider, Model: c.Model}, c.Provider, c.Model).Add(c)
 	if len(b.lines) == costLinesMax {
 		b.leftOut++
@@ -140,18 +142,20 @@ func (b *costBill) add(e flow.Event, c usage.Call) {
 	b.lines = append(b.lines, line)
 }
 
+// sum adds to the run, and to the step that an event is of; it says whose attempt that was.
+func (b *costBill) sum(e flow.Event, add func(*usage.Sum)) (agent string) {
+	agent = b.agentOf(e.Step)
+	step := definitionPath(e.Step)
+	add(&b.total)
+	add(b.steps.of(CostSum{Step: step, Agent: agent}, step))
+	return agent
+}
+
 func (b *costBill) agentOf(path flow.Path) string {
 	if step := b.w.Step(definitionPath(path)); step != nil && step.Agent != nil {
 		return step.Agent.Agent.Name
 	}
 	return ""
-}
-
-func (b *costBill) budget() RunBudget {
-	if b.limits == nil {
-		return RunBudget{}
-	}
-	return runBudgetOf(*b.limits, b.total, b.warned)
 }
 
 // sums are totals by some names, in the order in which they came up.

@@ -14,7 +14,6 @@ import (
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/gateway"
 	"github.com/fermata-run/fermata/internal/store"
-	"github.com/fermata-run/fermata/internal/usage"
 )
 
 // memoryMoney is what memory keeps of money.
@@ -23,7 +22,7 @@ type memoryMoney struct {
 	plans     map[string]store.SubscriptionRow
 	prices    map[string][]store.PriceOverride
 	lines     []spendLine
-	reserved  usage.Money
+	level     store.RunLevel
 	refreshed int
 	ledgerErr error
 }
@@ -97,10 +96,10 @@ func (m *memory) Refresh(context.Context) error {
 	return m.money.ledgerErr
 }
 
-func (m *memory) RunReserved(context.Context, uuid.UUID, uuid.UUID) (usage.Money, int64, error) {
+func (m *memory) RunLevel(context.Context, uuid.UUID, uuid.UUID) (store.RunLevel, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.money.reserved, 0, nil
+	return m.money.level, nil
 }
 
 func (m *memory) PutSubscription(_ context.Context, _ uuid.UUID, s store.SubscriptionRow) (store.SubscriptionRow, bool, error) {

@@ -203,7 +203,7 @@ func TestRunThatWaitsForMoney(t *testing.T) {
 func TestRunCost(t *testing.T) {
 	s := newService(t, nil)
 	run := s.submit(t, oneTool)
-	s.mem.money.reserved = 5_000_000
+	s.mem.money.level.Reserved = 5_000_000
 	rates := &usage.Rates{Input: 250_000, CacheRead: 25_000, CacheWrite: 250_000, CacheWrite1h: 250_000, Output: 2_000_000, Reasoning: 2_000_000}
 	s.mem.report(t, run.ID, "work", flow.Outcome{Output: json.RawMessage(`{}`), Calls: []usage.Call{
 		{Provider: "openai", Model: "gpt-5-mini", Class: "server", Message: "broken", Try: 1, Cost: 10},

@@ -1809,10 +1809,10 @@ type RunBudget struct {
 	// Limit A limit, or an amount under one; what is not limited is absent
 	Limit BudgetAmount `json:"limit"`
 
-	// Spent A limit, or an amount under one; what is not limited is absent
+	// Spent By the log, to which a run that a step started adds when it ends; on the bill (/cost) as the budget counts: calls of such runs as they are made
 	Spent BudgetAmount `json:"spent"`
 
-	// Warned The share at which it warns has been passed
+	// Warned The share at which it warns has been passed, by the log
 	Warned bool `json:"warned"`
 }
 
@@ -1843,14 +1843,14 @@ type RunCost struct {
 	// LinesLeftOut How many more there are
 	LinesLeftOut int `json:"lines_left_out,omitempty,omitzero"`
 
-	// Reserved Set aside for calls at work; absent: nothing, or no budget applies
+	// Reserved Set aside for calls at work, under its own budget also for those of the runs that its steps started; absent: nothing, or no budget applies
 	Reserved BudgetAmount `json:"reserved,omitempty,omitzero"`
 
 	// Simulated Simulated models took part: their cost is what the real ones would have cost
 	Simulated bool      `json:"simulated"`
 	Status    RunStatus `json:"status"`
 
-	// Totals A sum, with what it is of
+	// Totals Runs that steps started are in it, and in by_step, once they have ended; their attempts, models and lines are on their own bills
 	Totals   CostSum `json:"totals"`
 	Workflow string  `json:"workflow"`
 }

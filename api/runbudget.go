@@ -8,22 +8,14 @@ import (
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
 	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
-// reservedStore tells what is set aside for the calls of a run that are at work.
-type reservedStore interface {
-	RunReserved(ctx context.Context, tenant, run uuid.UUID) (cost usage.Money, tokens int64, err error)
-}
-
-// reserved is what is set aside for a run now; zero: nothing.
-func (a *API) reserved(ctx context.Context, tenant, run uuid.UUID) (BudgetAmount, error) {
-	cost, tokens, err := a.holds.RunReserved(ctx, tenant, run)
-	if err != nil {
-		return BudgetAmount{}, err
-	}
-	return amountOf(cost, tokens, cost > 0, tokens > 0), nil
+// levelStore tells what of a run's budget is spent and set aside as its calls, and those of the runs inside, are made.
+type levelStore interface {
+	RunLevel(ctx context.Context, tenant, run uuid.UUID) (store.RunLevel, error)
 }
 
 // submittedBudget is the budget that a submission brings along; nil: none. It may set a limit and lower one. To let a
@@ -59,6 +51,17 @@ func raiseOf(body RunBudgetRequest) (*flow.BudgetRaise, error) {
 		return nil, err
 	}
 	return &flow.BudgetRaise{Cost: limits.Cost, Tokens: limits.Tokens}, nil
+}
+
+// standing is the budget of a bill as it stands now. Its row knows of calls before the log does: of a run that a step
+// started, the log is told when that has ended.
+func (b *costBill) standing(at store.RunLevel) RunBudget {
+	if b.limits == nil {
+		return RunBudget{}
+	}
+	out := runBudgetOf(*b.limits, b.total, b.warned)
+	out.Spent = amountOf(max(b.total.Cost, at.Spent), max(b.total.Tokens.Total(), at.SpentTokens), true, true)
+	return out
 }
 
 func runBudgetOf(b flow.RunBudget, spent usage.Sum, warned bool) RunBudget {

@@ -205,6 +205,8 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 		return p.line(e, "run", "entered", d.Section)
 	case flow.KindRunBudgetRaised:
 		return p.line(e, "run", "raised", "its budget is $"+usage.Money(d.CostNano).String()+" now", d.Reason)
+	case flow.KindOuterRaised:
+		return p.line(e, "run", "raised", "a budget around it is $"+usage.Money(d.CostNano).String()+" now", d.Reason)
 	case flow.KindBudgetWarned:
 		return p.line(e, "run", "warned", "most of its budget is spent: $"+usage.Money(d.CostNano).String())
 	case flow.KindRunDegraded:

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,10 +214,15 @@ func (n *node) spent() (nano int64) {
 	return report.Totals.Variable.Nano
 }
 
-// thrifty is a chain that brings a budget along.
+// thrifty is a chain that brings a budget along, and so does each of its steps.
 func thrifty(n int) map[string]any {
 	run := chain(n)
 	run["budget"] = map[string]any{"usd": "1.00"}
+	definition, _ := run["definition"].(map[string]any) //nolint:errcheck // made so
+	steps, _ := definition["steps"].([]any)             //nolint:errcheck // made so
+	for _, step := range steps {
+		step.(map[string]any)["budget"] = map[string]any{"share": 0.5} //nolint:forcetypeassert // made so
+	}
 	return run
 }
 
@@ -241,6 +247,8 @@ func TestKillUnderBudget(t *testing.T) {
 	s.client.load(thrifty, 1, runs, a)()
 	answers := chats(providerName+"/priced", 9000, direct, a)
 	s.models.await(time.Minute, "all are in flight", runs+direct, isOpen)
+	inSteps := one[int64](s.db, `select count(*) from budget_window where run_id <> budget and reserved_nano > 0`)
+	s.want(inSteps == runs, "something is set aside in the budgets of %d steps, not %d", inSteps, runs)
 	held, nano := s.reservations("held")
 	s.want(held == runs+direct && s.purse("everything").Reserved == nano && nano > 0, "%d calls are in flight under %d reservations of %d, the budget says %+v",
 		runs+direct, held, nano, s.purse("everything"))
@@ -271,6 +279,57 @@ func TestKillUnderBudget(t *testing.T) {
 	s.want(looked > 100, "the budget was looked at only %d times", looked)
 	t.Logf("killed with %d calls in flight and %d nano-USD set aside; runs finished after %s, nothing set aside after %s; looked %d times, never over the limit",
 		held, nano, finished, freed, looked)
+}
+
+// TestKillUnderAParentsBudget: kill -9 of the only node while runs that a run's steps started have calls in flight. What they
+// had set aside in the budgets of the run and the step around them is settled as in their own; they go on and finish, and
+// what the bill says is spent is what was recorded and what was lost.
+func TestKillUnderAParentsBudget(t *testing.T) {
+	long(t)
+	const children, cent = 20, 10_000_000
+	s := newScene(t)
+	s.configure("")
+	a := s.start("a")
+	a.order(http.MethodPost, "/v1/workflows", map[string]any{"definition": map[string]any{
+		"spec": "workflow/v1", "name": "chaos-child",
+		"input":  map[string]any{"type": "object", "properties": map[string]any{"n": map[string]any{"type": "integer"}}},
+		"agents": map[string]any{"writer": map[string]any{"model": providerName + "/flat"}},
+		"steps":  []any{map[string]any{"id": "one", "agent": "writer", "prompt": prompt("one")}},
+	}})
+	items := make([]any, children)
+	for i := range items {
+		items[i] = i
+	}
+	h := s.models.hold(func(call) bool { return true })
+	var run struct{ ID string }
+	a.request(http.MethodPost, "/v1/runs", map[string]any{"definition": map[string]any{
+		"spec": "workflow/v1", "name": "chaos-parent", "budget": map[string]any{"usd": "1.00"},
+		"steps": []any{map[string]any{"id": "each", "budget": map[string]any{"share": 0.5}, "map": map[string]any{
+			"items": items, "max_items": children, "concurrency": children,
+			"steps": []any{map[string]any{"id": "sub", "workflow": map[string]any{"name": "chaos-child", "input": map[string]any{"n": "${{ item }}"}}}},
+		}}},
+	}}, &run)
+	s.models.await(time.Minute, "all are in flight", children, isOpen)
+	levels := func(what string) []int64 {
+		return rows(s.db, pgx.RowTo[int64], `select `+what+` from budget_window where run order by run_id = budget, id`)
+	}
+	s.want(slices.Equal(levels("reserved_nano"), []int64{children * cent, children * cent}), "set aside around the children: %v", levels("reserved_nano"))
+	a.kill()
+	h.release()
+	a = a.again()
+	var bill struct {
+		Status string
+		Totals struct{ Cost struct{ USD string } }
+		Budget struct{ Spent struct{ USD string } }
+	}
+	s.await(time.Minute, "the run is finished", func() bool {
+		a.request(http.MethodGet, "/v1/runs/"+run.ID+"/cost", nil, &bill)
+		return bill.Status == "succeeded"
+	})
+	s.await(time.Minute, "nothing is set aside", func() bool { return s.aside() == 0 })
+	a.request(http.MethodGet, "/v1/runs/"+run.ID+"/cost", nil, &bill)
+	s.want(bill.Totals.Cost.USD == "0.20" && bill.Budget.Spent.USD == "0.40", "the bill: %+v", bill)
+	s.want(slices.Equal(levels("spent_nano"), []int64{2 * children * cent, 2 * children * cent}), "spent around the children: %v", levels("spent_nano"))
 }
 
 // TestTerminateUnderBudget: SIGTERM with 100 calls in flight that do not end. They are cut, and what they had set aside is

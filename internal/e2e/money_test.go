@@ -209,9 +209,10 @@ func await(t *testing.T, what string, holds func() bool) {
 
 // TestMoney: what is spent is what was allowed, to the nano-dollar, however many ask at once.
 func TestMoney(t *testing.T) {
-	m := startMoneyService(t, "direct", "steps", "waiting", "raised", "soft", "priceless", "leaving")
+	m := startMoneyService(t, "direct", "steps", "shares", "waiting", "raised", "soft", "priceless", "leaving")
 	t.Run("200 calls under a budget for 37", m.directCalls)
 	t.Run("200 steps of a run with a budget for 37", m.stepsOfARun)
+	t.Run("a step that may spend half of its run's budget", m.shareOfARun)
 	t.Run("a run waits for its own budget", m.runWaits)
 	t.Run("a raised budget wakes the run that waits for it", m.raisedBudget)
 	t.Run("soft limits are told once", m.softLimits)
@@ -378,6 +379,30 @@ func (m moneyService) stepsOfARun(t *testing.T) {
 	}
 }
 
+// shareOfARun: what a step may spend bounds all inside it, however much the run may.
+func (m moneyService) shareOfARun(t *testing.T) {
+	server := m.servers["shares"]
+	server.Script("flat", upstream.Step{Hold: true})
+	definition := asking("shared", "shares/flat", callers, false)
+	definition["budget"] = map[string]any{"usd": "0.74"}
+	all, _ := definition["steps"].([]any)[0].(map[string]any)
+	all["budget"] = map[string]any{"share": 0.5}
+	id := m.submit(t, definition, nil)
+	await(t, "those whom the step has no money for wait", func() bool { return m.kinds(t, id)["attempt_failed"] >= callers-fitting })
+	await(t, "the others have reached the provider", func() bool { return server.Count("flat") >= fitting })
+	if b := m.bill(t, id); b.Reserved.USD != "0.37" {
+		t.Errorf("set aside for the calls at work: %+v", b.Reserved)
+	}
+	close(server.Gate)
+	run := m.awaitStatus(t, id, "failed")
+	if run.Error.Class != "budget_exceeded" || !strings.Contains(run.Error.Message, `budget "all" (step) is exhausted: spent $0.37`) {
+		t.Errorf("%+v", run.Error)
+	}
+	if n := server.Count("flat"); n != fitting || run.Cost.Nano != fitting*flatNano {
+		t.Errorf("%d calls, %d nano-USD", n, run.Cost.Nano)
+	}
+}
+
 // twoOfThree is money for the first two of three calls in a row: of each, much less is spent than set aside.
 const twoOfThree = "0.01005"
 
@@ -421,7 +446,8 @@ func (m moneyService) raisedBudget(t *testing.T) {
 		t.Errorf("%+v", run.Waiting)
 	}
 	m.awaitRunOnce(t, id, server, func() { limit("0.02") })
-	if b := m.budget(t, "of-one-workflow"); b.Spent.Nano != 3*pricedNano || b.Reserved.Nano != 0 {
+	await(t, "nothing is set aside", func() bool { return m.budget(t, "of-one-workflow").Reserved.Nano == 0 })
+	if b := m.budget(t, "of-one-workflow"); b.Spent.Nano != 3*pricedNano {
 		t.Errorf("%+v", b)
 	}
 	if kinds := m.kinds(t, id); kinds["step_succeeded"] != 4 || kinds["run_budget_raised"] != 0 {
@@ -560,7 +586,7 @@ func (m moneyService) spend(t *testing.T) {
 	if a := m.chat(t.Context(), "raised/nobody-knows"); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	const calls = 38 + fitting + 3 + 3 + fitting + 2 + 3 + 1 // by test, in order
+	const calls = 38 + fitting + fitting + 3 + 3 + fitting + 2 + 3 + 1 // by test, in order
 	var all spentReport
 	await(t, "every call is in the spend", func() bool {
 		all = m.spent(t, "group_by=provider,model")
@@ -572,6 +598,7 @@ func (m moneyService) spend(t *testing.T) {
 		"raised flat 3 0.03 simulated=false runs=0",
 		"raised nobody-knows 1 0.00 simulated=false runs=0",
 		"raised priced 3 0.00015 simulated=false runs=0",
+		"shares flat 37 0.37 simulated=false runs=0",
 		"soft flat 37 0.37 simulated=false runs=0",
 		"steps flat 37 0.37 simulated=false runs=0",
 		"waiting priced 3 0.00015 simulated=false runs=0",
@@ -579,7 +606,7 @@ func (m moneyService) spend(t *testing.T) {
 	if got := m.spent(t, "group_by=provider,model&simulated=false").rows("provider", "model"); got != want {
 		t.Errorf("by provider and model:\n%s\nwant\n%s", got, want)
 	}
-	if all.Totals.Variable.Nano != 772_222_000 || len(all.Totals.Unpriced) != 1 || all.Totals.Unpriced[0].Model != "nobody-knows" {
+	if all.Totals.Variable.Nano != 1_142_222_000 || len(all.Totals.Unpriced) != 1 || all.Totals.Unpriced[0].Model != "nobody-knows" {
 		t.Errorf("%+v", all.Totals)
 	}
 	if got := all.rows("provider", "model"); all.Simulated.Calls != 1 || all.Simulated.Variable.Nano == 0 || !strings.Contains(got, "simulated gpt-4o 1 "+all.Simulated.Variable.USD+" simulated=true") {

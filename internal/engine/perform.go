@@ -216,7 +216,7 @@ func (s *shard) countEvent(run *flow.Run, e flow.Event) {
 	case flow.KindRunSucceeded, flow.KindRunFailed, flow.KindRunCancelled:
 		s.metrics.RunFinished(run.Workflow().Name, outcome(run, e.Kind), e.At.Sub(run.CreatedAt()))
 	case flow.KindTurnAnswered, flow.KindCaseChosen, flow.KindOutcomeDiscarded, flow.KindRunFailing,
-		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed, flow.KindRunBudgetRaised,
+		flow.KindRunCancelling, flow.KindSectionEntered, flow.KindRunResumed, flow.KindRunBudgetRaised, flow.KindOuterRaised,
 		flow.KindBudgetWarned, flow.KindItemEnded, flow.KindIterationEnded, flow.KindStepWaiting, flow.KindApprovalAnswered,
 		flow.KindPlanMade, flow.KindSignalReceived, flow.KindStepReopened: // nothing is counted of these
 	}

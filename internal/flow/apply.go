@@ -27,6 +27,9 @@ func (r *Run) applyRun(e Event, body any) {
 	switch b := body.(type) {
 	case *Submitted:
 		r.submitted, r.createdAt, r.clockFrom, r.budget = *b, e.At, e.At, b.Budget
+		if b.Parent != nil {
+			r.around = slices.Clone(b.Parent.Budgets)
+		}
 		r.moveRun(RunStatusRunning)
 		r.enter(workflow.SectionMain, e)
 	case *Failing:
@@ -49,13 +52,17 @@ func (r *Run) applyRun(e Event, body any) {
 	case *Resumed:
 		r.applyResumed(e, b)
 	case *BudgetRaise:
-		r.applyRaised(e, b)
+		if e.Kind == KindOuterRaised {
+			r.applyOuterRaised(e, b)
+		} else {
+			r.applyRaised(e, b)
+		}
 	case *BudgetWarned:
 		r.warned = true
 	case *Signal:
 		r.keepSignal(e.Seq, b)
 	case *Degraded:
-		r.applyDegraded(b)
+		r.applyDegraded(e, b)
 	default:
 		r.broken = fmt.Errorf("%s names no step", e.Kind)
 	}
@@ -80,6 +87,9 @@ var sectionNames = map[workflow.Section]string{
 // enter begins a section: its top-level steps without open edges are ready.
 func (r *Run) enter(section workflow.Section, e Event) {
 	r.section, r.sectionSince, r.cut, r.ready = section, e.At, false, nil
+	for _, d := range r.owed {
+		d.old = true
+	}
 	for _, def := range r.sectionSteps(section) {
 		if s := &r.root.steps[def.Slot]; s.waitingOn == 0 && s.status == StepStatusPending {
 			r.ready = append(r.ready, todo{step: s})
@@ -257,6 +267,8 @@ func (r *Run) applyStarted(e Event, s *step, b *Started) {
 		s.begun = len(s.calls)
 	}
 	s.attempt, s.startSeq, s.queued, s.held, s.stale, s.waits = e.Attempt, e.Seq, false, "", false, nil
+	s.beganAt = e.At
+	r.fixLimit(s)
 	if b.Input != nil {
 		s.input = b.Input
 	}
@@ -292,7 +304,6 @@ func (r *Run) noteStart(e Event, s *step) {
 	if s.startedAt.IsZero() {
 		s.startedAt = e.At
 	}
-	r.fixShare(s)
 }
 
 // openInside lets the steps of a container begin. One without steps to wait for is ready to close at once.

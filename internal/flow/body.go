@@ -374,7 +374,7 @@ func newBody(k Kind) any {
 		return new(Result)
 	case KindRunResumed:
 		return new(Resumed)
-	case KindRunBudgetRaised:
+	case KindRunBudgetRaised, KindOuterRaised:
 		return new(BudgetRaise)
 	case KindBudgetWarned:
 		return new(BudgetWarned)

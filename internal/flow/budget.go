@@ -2,6 +2,10 @@ package flow
 
 import (
 	"encoding/json"
+	"math"
+	"slices"
+
+	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/usage"
@@ -24,9 +28,11 @@ type (
 		Tokens      int64       `json:"tokens"`
 		LimitTokens int64       `json:"limit_tokens,omitempty"`
 	}
-	// BudgetRaise is the body of a budget message and of run_budget_raised: the limits that hold from now on. 0: as
-	// before. A message without either lets held attempts look again whether there is money.
+	// BudgetRaise is the body of a budget message, of run_budget_raised and of outer_budget_raised: the limits that hold
+	// from now on. 0: as before. A message without either lets held attempts look again whether there is money. Runs that
+	// steps have started are told as well.
 	BudgetRaise struct {
+		Budget uuid.UUID   `json:"budget,omitzero"` // of a run around; zero: the run's own
 		Cost   usage.Money `json:"cost_nano,omitempty"`
 		Tokens int64       `json:"tokens,omitempty"`
 		Reason string      `json:"reason,omitempty"`
@@ -114,22 +120,65 @@ func (r *Run) toldBudget(t Told) {
 	if len(t.Body) > 0 && json.Unmarshal(t.Body, &b) != nil || r.status.Ended() {
 		return
 	}
-	r.raise(b)
+	if b.Budget == uuid.Nil {
+		r.raise(b)
+	} else {
+		r.raiseOuter(b)
+	}
 	r.lookAgain(HeldBudget)
+	r.tellChildren(b)
+}
+
+// tellChildren lets the runs that steps have started know of a limit that counts them too, or look again.
+func (r *Run) tellChildren(b BudgetRaise) {
+	if b.Budget == uuid.Nil && b.raises() {
+		b.Budget = r.ID
+	}
+	for _, s := range r.waiting {
+		if c := s.waits.Child; c != nil {
+			r.tell(c.Run, ToldBudget, &b)
+		}
+	}
 }
 
 // raise records what of the limits is higher than before. Two who raise at once do not lower each other's.
 func (r *Run) raise(b BudgetRaise) {
-	limit := r.limits()
-	if limit.Cost == 0 || b.Cost <= limit.Cost {
-		b.Cost = 0
-	}
-	if limit.Tokens == 0 || b.Tokens <= limit.Tokens {
-		b.Tokens = 0
-	}
-	if b.Cost != 0 || b.Tokens != 0 {
+	if b = b.above(r.limits().Cost, r.limits().Tokens); b.raises() {
 		r.emit(KindRunBudgetRaised, nil, &b)
 	}
+}
+
+// above is what of it is higher than the limits there are.
+func (b BudgetRaise) above(cost usage.Money, tokens int64) BudgetRaise {
+	if cost == 0 || b.Cost <= cost {
+		b.Cost = 0
+	}
+	if tokens == 0 || b.Tokens <= tokens {
+		b.Tokens = 0
+	}
+	return b
+}
+
+func (b BudgetRaise) raises() bool { return b.Cost != 0 || b.Tokens != 0 }
+
+// raiseOuter records what of the limits of a run around is higher than was known.
+func (r *Run) raiseOuter(b BudgetRaise) {
+	at := slices.IndexFunc(r.around, func(o Budget) bool { return o.ID == b.Budget })
+	if at < 0 {
+		return
+	}
+	if b = b.above(r.around[at].Cost, r.around[at].Tokens); b.raises() {
+		r.emit(KindOuterRaised, nil, &b)
+	}
+}
+
+func (r *Run) applyOuterRaised(e Event, b *BudgetRaise) {
+	for i := range r.around {
+		if o := &r.around[i]; o.ID == b.Budget {
+			o.Cost, o.Tokens = max(o.Cost, b.Cost), max(o.Tokens, b.Tokens)
+		}
+	}
+	r.askAgain(e)
 }
 
 // applyRaised sets the limits; what is held may ask again at once, and there is something new to be warned of.
@@ -142,6 +191,11 @@ func (r *Run) applyRaised(e Event, b *BudgetRaise) {
 		limit.Tokens = b.Tokens
 	}
 	r.budget, r.warned = &limit, false
+	r.askAgain(e)
+}
+
+// askAgain ends the waiting for money.
+func (r *Run) askAgain(e Event) {
 	for _, s := range r.retrying {
 		if s.held == HeldBudget {
 			s.retryAt = e.At
@@ -204,7 +258,94 @@ func (r *Run) attemptBudget() *Budget {
 	if r.budget == nil {
 		return nil
 	}
-	return &Budget{ID: r.ID, Cost: r.budget.Cost, Tokens: r.budget.Tokens, Spent: r.sum, OnExceeded: r.budget.OnExceeded}
+	return &Budget{ID: r.ID, Run: r.ID, Cost: r.budget.Cost, Tokens: r.budget.Tokens, Spent: r.sum, OnExceeded: r.budget.OnExceeded}
+}
+
+// stepLimits are what a step may spend; 0: no limit in it.
+type stepLimits struct {
+	cost   usage.Money
+	tokens int64
+}
+
+func (l stepLimits) none() bool { return l.cost == 0 && l.tokens == 0 }
+
+// budgetsAround are the budgets that count what a step spends besides the run's own, the nearest first: of the steps that
+// have one, and of what is around the run.
+func (r *Run) budgetsAround(s *step) []Budget {
+	return append(r.budgetsInside(s), r.budgetsOutside()...)
+}
+
+// budgetsFor are all that count what a run spends that the step starts, the nearest first.
+func (r *Run) budgetsFor(s *step) []Budget {
+	list := r.budgetsInside(s)
+	if own := r.attemptBudget(); own != nil {
+		list = append(list, *own)
+	}
+	return append(list, r.budgetsOutside()...)
+}
+
+func (r *Run) budgetsInside(s *step) (list []Budget) {
+	for c := s; c != nil; c = c.around() {
+		if c.def.Budget != nil {
+			limit := r.limitOf(c)
+			list = append(list, Budget{
+				ID: uuid.NewSHA1(r.ID, []byte(c.path())), Run: r.ID, Name: c.path(), Cost: limit.cost, Tokens: limit.tokens, Spent: c.sum,
+			})
+		}
+	}
+	return list
+}
+
+// budgetsOutside are those around the run. At least what it has spent itself is spent there since it began.
+func (r *Run) budgetsOutside() (list []Budget) {
+	for _, b := range r.around {
+		b.Spent = b.Spent.Plus(r.sum)
+		list = append(list, b)
+	}
+	return list
+}
+
+// fixLimit keeps what a step may spend as it is when the step first starts.
+func (r *Run) fixLimit(s *step) {
+	if s.def.Budget != nil && s.limit == nil {
+		limit := r.limitOf(s)
+		s.limit = &limit
+	}
+}
+
+// limitOf is what a step, and all inside it, may spend. A share is one of the nearest limit around it; where there is
+// none, it is none.
+func (r *Run) limitOf(s *step) stepLimits {
+	b := s.def.Budget
+	switch {
+	case s.limit != nil:
+		return *s.limit
+	case b.Share == 0:
+		return stepLimits{cost: b.Cost}
+	}
+	around := r.limitAround(s)
+	return stepLimits{cost: usage.Money(part(int64(around.cost), b.Share)), tokens: part(around.tokens, b.Share)}
+}
+
+func (r *Run) limitAround(s *step) stepLimits {
+	for c := s.around(); c != nil; c = c.around() {
+		if c.def.Budget != nil {
+			return r.limitOf(c)
+		}
+	}
+	limit := stepLimits{r.limits().Cost, r.limits().Tokens}
+	for i := 0; limit.none() && i < len(r.around); i++ {
+		limit = stepLimits{r.around[i].Cost, r.around[i].Tokens}
+	}
+	return limit
+}
+
+// part of a limit: something is left of one, or it would be none.
+func part(n int64, share float64) int64 {
+	if n == 0 {
+		return 0
+	}
+	return max(1, int64(math.Round(share*float64(n))))
 }
 
 // savings is what the run cost beside what it would have; nil where that is not known.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/fermata-run/fermata/internal/usage"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -45,10 +44,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 	} else {
 		parent.Plans++
 	}
-	parent.Budgets = r.budgetsAround(s)
-	if own := r.attemptBudget(); own != nil {
-		parent.Budgets = append(parent.Budgets, *own)
-	}
+	parent.Budgets = r.budgetsFor(s)
 	sub := Submission{
 		ID: r.derived(s, fmt.Sprintf("child/%d", r.seq)), Tenant: r.Tenant, Workflow: w, Input: input, Labels: r.submitted.Labels,
 		Stakes: r.submitted.Stakes, Mode: r.submitted.Mode, Priority: r.submitted.Priority, Budget: budget, Parent: &parent,
@@ -146,10 +142,11 @@ func (r *Run) toldChild(body json.RawMessage) {
 	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
 		return
 	}
-	s := r.owed[b.Run]
-	if s == nil {
+	d := r.owed[b.Run]
+	if d == nil {
 		return
 	}
+	s := d.step
 	result := &ChildResult{Run: b.Run, Sum: b.Sum, Unresolved: b.Unresolved}
 	switch {
 	case s.status != StepStatusWaiting || s.waits.Child == nil || s.waits.Child.Run != b.Run: // it was not waited for any more
@@ -161,6 +158,15 @@ func (r *Run) toldChild(body json.RawMessage) {
 	default:
 		r.childFailed(s, b, result)
 	}
+}
+
+// waitingFor is the step that waits for a run, or nil.
+func (r *Run) waitingFor(child uuid.UUID) *step {
+	at := slices.IndexFunc(r.waiting, func(s *step) bool { return s.waits.Child != nil && s.waits.Child.Run == child })
+	if at < 0 {
+		return nil
+	}
+	return r.waiting[at]
 }
 
 func (r *Run) takeChild(s *step, b ChildEnded, result *ChildResult) {
@@ -209,12 +215,28 @@ func (r *Run) retryChild(s *step, failure Failure, result *ChildResult) {
 	r.fail(s, &Failed{Failure: failure, Child: result})
 }
 
+// debt is the cost of a run that its step started and that has not ended.
+type debt struct {
+	step *step
+	old  bool // the section that it is from is over: it is not waited for
+}
+
+// isOwed reports whether a run that is waited for by no step has yet to say what it cost: the run waits for it.
+func (r *Run) isOwed() bool {
+	for _, d := range r.owed {
+		if !d.old {
+			return true
+		}
+	}
+	return false
+}
+
 // owes notes that what a run costs is still to be counted, whether or not the step that started it waits for it.
 func (r *Run) owes(run uuid.UUID, s *step) {
 	if r.owed == nil {
-		r.owed = map[uuid.UUID]*step{}
+		r.owed = map[uuid.UUID]*debt{}
 	}
-	r.owed[run] = s
+	r.owed[run] = &debt{step: s}
 }
 
 // standing is a step, or what it stood in before a resume began that anew.
@@ -249,46 +271,4 @@ func (r *Run) tellParent() {
 		}
 	}
 	r.tell(p.Run, ToldChild, b)
-}
-
-// budgetsAround are the budgets that count what a step spends, besides the run's own: those of steps that have one, and
-// those of the runs around.
-func (r *Run) budgetsAround(s *step) []Budget {
-	var list []Budget
-	if p := r.submitted.Parent; p != nil {
-		list = slices.Clone(p.Budgets)
-	}
-	for c := s; c != nil; c = c.around() {
-		if b := c.def.Budget; b != nil {
-			list = append(list, r.stepBudget(c, b))
-		}
-	}
-	return list
-}
-
-// stepBudget is what a step, and all inside it, may spend. A share is one of the limit around it; without one it is none.
-func (r *Run) stepBudget(s *step, b *workflow.StepBudget) Budget {
-	out := Budget{ID: uuid.NewSHA1(r.ID, []byte(s.path())), Name: s.path(), Cost: b.Cost, Spent: s.sum}
-	if b.Share > 0 {
-		if out.Cost = s.share; out.Cost == 0 {
-			out.Cost = r.shareOf(s, b.Share)
-		}
-	}
-	return out
-}
-
-// fixShare settles, when a step first starts, what its share of the limit around it is.
-func (r *Run) fixShare(s *step) {
-	if b := s.def.Budget; b != nil && b.Share > 0 && s.share == 0 {
-		s.share = r.shareOf(s, b.Share)
-	}
-}
-
-func (r *Run) shareOf(s *step, share float64) usage.Money {
-	for c := s.around(); c != nil; c = c.around() {
-		if around := c.def.Budget; around != nil {
-			return usage.Money(share * float64(r.stepBudget(c, around).Cost))
-		}
-	}
-	return usage.Money(share * float64(r.limits().Cost))
 }

@@ -89,7 +89,7 @@ func (r *Run) advance() {
 				r.begin(t.step)
 			}
 		}
-		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 {
+		if len(r.open) > 0 || len(r.retrying) > 0 || len(r.waiting) > 0 || r.isOwed() && r.Due().After(r.now) {
 			return
 		}
 		r.closeSection()
@@ -187,7 +187,7 @@ func (r *Run) reported(rep Report) {
 	default:
 		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls, Refused: o.Refused})
 	}
-	if o.Held == "" && len(o.Calls) > 0 {
+	if o.Held == "" && (len(o.Calls) > 0 || o.Failure != nil && o.Failure.Class == classBudgetExceeded) {
 		r.nextHeld()
 	}
 }
@@ -389,5 +389,7 @@ func (r *Run) told(t Told) {
 		r.toldSignal(t.Body)
 	case ToldChild:
 		r.toldChild(t.Body)
+	case ToldShort:
+		r.toldShort(t.Body)
 	}
 }

@@ -1,8 +1,10 @@
 package flow
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fermata-run/fermata/internal/workflow"
 )
@@ -16,8 +18,8 @@ func (r *Run) rung() *workflow.Rung {
 }
 
 // applyDegraded takes the run down to a level; what that does to each step is told by events of their own.
-func (r *Run) applyDegraded(b *Degraded) {
-	r.level = b.Level
+func (r *Run) applyDegraded(e Event, b *Degraded) {
+	r.level, r.levelAt = b.Level, e.At
 	r.remark(b.Reason)
 	for i := range r.root.steps {
 		if s := &r.root.steps[i]; !s.status.Settled() {
@@ -188,22 +190,56 @@ func (r *Run) takeRung(s *step, b *Failed) {
 	}
 }
 
-// degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: it has to wait.
-func (r *Run) degradeForMoney(s *step, o *Outcome) bool {
-	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) {
+// degradeForMoney takes the run down the ladder where its budget says so, instead of waiting; false: the step has to wait.
+// What was refused before the run came to its level is of the level before.
+func (r *Run) degradeForMoney(s *step, since time.Time, o *Outcome) bool {
+	if r.budget == nil || r.budget.OnExceeded != workflow.OnExceededDegrade || r.level >= len(r.w.Degrade) || since.Before(r.levelAt) {
 		return false
 	}
 	level := r.level + 1
 	r.descend(s, level, "the budget: "+o.Failure.Message)
+	failed := &Failed{Failure: *o.Failure, Calls: o.Calls}
 	switch {
 	case s.status.Settled(): // with what is around it
 		r.discard(s, Report{Outcome: o})
 	case touches(&r.w.Degrade[level-1], s):
-		r.takeRung(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+		r.takeRung(s, failed)
 	case !r.mayGoOn(s): // the new level decided the run
-		r.fail(s, &Failed{Failure: *o.Failure, Calls: o.Calls})
+		if s.status == StepStatusWaiting {
+			r.stopWaiting(s, false)
+		}
+		r.fail(s, failed)
 	default:
 		return false
 	}
 	return true
+}
+
+// tellShort says to the run whose budget has no money that one inside it waits for some: it may go down its ladder.
+func (r *Run) tellShort(s *step, o *Outcome) {
+	for _, b := range r.around {
+		if b.ID == o.Short.Budget && b.OnExceeded == workflow.OnExceededDegrade {
+			r.tell(r.submitted.Parent.Run, ToldShort, &ChildShort{Run: r.ID, Budget: b.ID, Since: s.beganAt, Message: o.Failure.Message})
+		}
+	}
+}
+
+// toldShort goes down the ladder for a run that a step started, or passes on that it should be done further out. Where
+// the step is left as it is, the run that waits for money looks again.
+func (r *Run) toldShort(body json.RawMessage) {
+	var b ChildShort
+	if json.Unmarshal(body, &b) != nil || r.status.Ended() {
+		return
+	}
+	s := r.waitingFor(b.Run)
+	short := &Outcome{Failure: &Failure{Class: classBudgetExceeded, Message: b.Message}}
+	switch {
+	case s == nil || !r.mayGoOn(s):
+	case b.Budget != r.ID:
+		if p := r.submitted.Parent; p != nil {
+			r.tell(p.Run, ToldShort, &ChildShort{Run: r.ID, Budget: b.Budget, Since: b.Since, Message: b.Message})
+		}
+	case !r.degradeForMoney(s, b.Since, short) && b.Since.Before(r.levelAt):
+		r.tell(b.Run, ToldBudget, &BudgetRaise{})
+	}
 }

@@ -19,33 +19,34 @@ type Kind string
 
 // The kinds of event. The comment names the body.
 const (
-	KindRunSubmitted     Kind = "run_submitted"     // Submitted
-	KindStepStarted      Kind = "step_started"      // Started; a container starts with attempt 0
-	KindTurnAnswered     Kind = "turn_answered"     // Turn
-	KindStepSucceeded    Kind = "step_succeeded"    // Succeeded
-	KindAttemptFailed    Kind = "attempt_failed"    // AttemptFailed: another attempt follows at RetryAt
-	KindStepFailed       Kind = "step_failed"       // Failed
-	KindStepSkipped      Kind = "step_skipped"      // Skipped
-	KindStepCancelled    Kind = "step_cancelled"    // Cancelled
-	KindCaseChosen       Kind = "case_chosen"       // CaseChosen
-	KindOutcomeDiscarded Kind = "outcome_discarded" // Cancelled: a late outcome, kept for its cost
-	KindRunFailing       Kind = "run_failing"       // Failing
-	KindRunCancelling    Kind = "run_cancelling"    // Cancelling
-	KindSectionEntered   Kind = "section_entered"   // SectionEntered
-	KindRunSucceeded     Kind = "run_succeeded"     // Result
-	KindRunFailed        Kind = "run_failed"        // Result
-	KindRunCancelled     Kind = "run_cancelled"     // Result
-	KindRunResumed       Kind = "run_resumed"       // Resumed
-	KindRunBudgetRaised  Kind = "run_budget_raised" // BudgetRaise
-	KindBudgetWarned     Kind = "budget_warned"     // BudgetWarned
-	KindItemEnded        Kind = "item_ended"        // ItemEnded: of a map
-	KindIterationEnded   Kind = "iteration_ended"   // IterationEnded: of a loop
-	KindStepWaiting      Kind = "step_waiting"      // Waiting
-	KindApprovalAnswered Kind = "approval_answered" // Answered: the step goes on from it
-	KindPlanMade         Kind = "plan_made"         // Planned
-	KindSignalReceived   Kind = "signal_received"   // Signal
-	KindRunDegraded      Kind = "run_degraded"      // Degraded
-	KindStepReopened     Kind = "step_reopened"     // Reopening
+	KindRunSubmitted     Kind = "run_submitted"       // Submitted
+	KindStepStarted      Kind = "step_started"        // Started; a container starts with attempt 0
+	KindTurnAnswered     Kind = "turn_answered"       // Turn
+	KindStepSucceeded    Kind = "step_succeeded"      // Succeeded
+	KindAttemptFailed    Kind = "attempt_failed"      // AttemptFailed: another attempt follows at RetryAt
+	KindStepFailed       Kind = "step_failed"         // Failed
+	KindStepSkipped      Kind = "step_skipped"        // Skipped
+	KindStepCancelled    Kind = "step_cancelled"      // Cancelled
+	KindCaseChosen       Kind = "case_chosen"         // CaseChosen
+	KindOutcomeDiscarded Kind = "outcome_discarded"   // Cancelled: a late outcome, kept for its cost
+	KindRunFailing       Kind = "run_failing"         // Failing
+	KindRunCancelling    Kind = "run_cancelling"      // Cancelling
+	KindSectionEntered   Kind = "section_entered"     // SectionEntered
+	KindRunSucceeded     Kind = "run_succeeded"       // Result
+	KindRunFailed        Kind = "run_failed"          // Result
+	KindRunCancelled     Kind = "run_cancelled"       // Result
+	KindRunResumed       Kind = "run_resumed"         // Resumed
+	KindRunBudgetRaised  Kind = "run_budget_raised"   // BudgetRaise
+	KindOuterRaised      Kind = "outer_budget_raised" // BudgetRaise: of the budget of a run around
+	KindBudgetWarned     Kind = "budget_warned"       // BudgetWarned
+	KindItemEnded        Kind = "item_ended"          // ItemEnded: of a map
+	KindIterationEnded   Kind = "iteration_ended"     // IterationEnded: of a loop
+	KindStepWaiting      Kind = "step_waiting"        // Waiting
+	KindApprovalAnswered Kind = "approval_answered"   // Answered: the step goes on from it
+	KindPlanMade         Kind = "plan_made"           // Planned
+	KindSignalReceived   Kind = "signal_received"     // Signal
+	KindRunDegraded      Kind = "run_degraded"        // Degraded
+	KindStepReopened     Kind = "step_reopened"       // Reopening
 )
 
 // Path names a step within its run: "review"; "build.3.review" is the one of item 3 (from 0), or of iteration 3 (from 1).
@@ -200,12 +201,32 @@ type GateResult struct {
 // Budget is what may be spent, as it stands when an attempt starts.
 type Budget struct {
 	ID     uuid.UUID   `json:"id"`                  // of the run, or of the step within it
+	Run    uuid.UUID   `json:"run"`                 // it is the run's, or of a step of it
 	Name   string      `json:"name,omitempty"`      // of the step; empty: a run's
 	Cost   usage.Money `json:"cost_nano,omitempty"` // 0: no limit in money
 	Tokens int64       `json:"tokens,omitempty"`    // 0: no limit in tokens
-	Spent  usage.Sum   `json:"spent"`               // by what is in the log
+	Spent  usage.Sum   `json:"spent"`               // by what is in the log; of what is around the run, at least so much
 
 	OnExceeded workflow.OnExceeded `json:"on_exceeded,omitempty"` // empty: the attempt fails
+}
+
+// Short is what a held attempt has no money from.
+type Short struct {
+	Budget uuid.UUID // a Budget of the attempt; zero: one that does not come with it
+	Aside  bool      // the money is not spent, only set aside for calls in flight
+}
+
+// BudgetOf is the budget of an id that the attempt brings along, or nil.
+func (a *Attempt) BudgetOf(id uuid.UUID) *Budget {
+	if a.Budget != nil && a.Budget.ID == id {
+		return a.Budget
+	}
+	for i := range a.Around {
+		if a.Around[i].ID == id {
+			return &a.Around[i]
+		}
+	}
+	return nil
 }
 
 // Prompted is the rendered input of an agent step.
@@ -249,6 +270,7 @@ type Outcome struct {
 	// incident, attempts of its kind are not made now. Such an attempt goes on under its number and is not counted as one.
 	// decision: a person has to answer Question; it goes on with that as a turn.
 	Held     string
+	Short    Short // of budget
 	Question *Question
 
 	Summary  string          // the short form of the output; empty: none was asked for

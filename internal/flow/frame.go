@@ -64,6 +64,7 @@ type step struct {
 	startSeq  int32 // of the event that started the attempt at work
 	endSeq    int32 // of the event that settled it
 	startedAt time.Time
+	beganAt   time.Time // of the attempt at work, or the last one
 	endedAt   time.Time
 
 	duty    Duty            // of the attempt at work, or the next one
@@ -81,8 +82,8 @@ type step struct {
 	decoded  bool
 	failures []Failure // of the attempts of this generation, the final one included
 	skipped  string
-	share    usage.Money  // of the limit around it, since it first started; 0: none
 	sum      usage.Sum    // of its calls, of the runs that it started, and of all inside it
+	limit    *stepLimits  // of one with a budget: what of that it may spend, from its first start on
 	calls    []usage.Call // of all attempts and generations
 	best     int          // of calls: whose answer was taken below the gate
 }

@@ -22,16 +22,20 @@ const (
 )
 
 // hold lets an attempt wait. It goes on under its number and with its turns, and is not counted as one. One that was
-// refused while the message was on its way that it may go on looks again at once: nobody will tell it again.
+// refused while the message was on its way that it may go on looks again at once: nobody will tell it again. So does one
+// that was refused while the run went down its ladder.
 func (r *Run) hold(s *step, o *Outcome) {
-	if o.Held == HeldBudget && r.degradeForMoney(s, o) {
-		return
+	if o.Held == HeldBudget && !o.Short.Aside {
+		if o.Short.Budget == r.ID && r.degradeForMoney(s, s.beganAt, o) {
+			return
+		}
+		r.tellShort(s, o)
 	}
 	wait := holdMin + time.Duration(r.draw(s, s.holds)*float64(holdSpread))
 	if o.Held == HeldBudget {
 		wait <<= min(s.holds/holdsOfAPace, pacesMax)
 	}
-	if s.stale {
+	if s.stale || o.Held == HeldBudget && s.beganAt.Before(r.levelAt) {
 		wait = 0
 	}
 	r.emit(KindAttemptFailed, s, &AttemptFailed{
@@ -40,7 +44,7 @@ func (r *Run) hold(s *step, o *Outcome) {
 }
 
 // nextHeld lets one attempt that is held for money ask again: what the call that has just ended had set aside may be enough
-// for it. One that ended by being held itself frees nothing.
+// for it, or there is none left to wait for. One that ended by being held itself frees nothing.
 func (r *Run) nextHeld() {
 	for _, s := range r.retrying {
 		if s.held == HeldBudget && !s.queued {

@@ -209,5 +209,8 @@ func (r *Run) WaitingFor() string {
 			return s.held
 		}
 	}
+	if len(r.retrying) == 0 {
+		return WaitingChild
+	}
 	return "retry"
 }

@@ -126,7 +126,7 @@ func (s *stage) command(text string) string {
 			rest = "{}"
 		}
 		return s.decide(flow.Told{Kind: verb, Body: json.RawMessage(rest)})
-	case "answer", "child", "signal":
+	case "answer", "child", "signal", "short":
 		return s.message(verb, rest)
 	case "crash":
 		s.fold()
@@ -214,7 +214,7 @@ func (s *stage) report(text string) flow.Report {
 		class, message, _ := strings.Cut(rest, " ")
 		rep.Outcome = &flow.Outcome{Failure: &flow.Failure{Class: class, Message: message}}
 	case "refused":
-		rep.Outcome = &flow.Outcome{Held: flow.HeldBudget, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
+		rep.Outcome = &flow.Outcome{Held: flow.HeldBudget, Short: flow.Short{Budget: s.run.ID}, Failure: &flow.Failure{Class: "budget_exceeded", Message: rest}}
 		return rep
 	case "held":
 		rep.Outcome = &flow.Outcome{Held: flow.HeldIncident, Failure: &flow.Failure{Class: "incident", Message: rest}}
@@ -284,7 +284,8 @@ func (s *stage) planned(answer string) *flow.Planned {
 	}
 }
 
-// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]" and "child <step>[#gen.no] <status> <output or class message>".
+// message reads "answer <step> <choice> [<form>]", "signal <name> [<data>]", "child <step>[#gen.no] <status> <output or class message>" and
+// "short <step> <time since>".
 func (s *stage) message(verb, rest string) string {
 	words := strings.SplitN(rest, " ", 3)
 	words = append(words, "", "")
@@ -305,6 +306,12 @@ func (s *stage) message(verb, rest string) string {
 			a.Form = json.RawMessage(words[2])
 		}
 		body = a
+	case "short":
+		since, err := time.ParseDuration(words[1])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		body = flow.ChildShort{Run: s.stepOf(words[0]).Child.Run, Budget: s.run.ID, Since: s.now.Add(since), Message: "nothing is left"}
 	case "child":
 		v := s.stepOf(words[0])
 		c := flow.ChildEnded{Step: v.Path, Gen: v.Gen, Attempt: v.Attempt, Status: flow.RunStatus(words[1]), Sum: usage.Sum{Calls: 2, Cost: 5_000}}
@@ -324,7 +331,9 @@ func (s *stage) message(verb, rest string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.decide(flow.Told{Kind: map[string]string{"answer": flow.ToldApproval, "child": flow.ToldChild, "signal": flow.ToldSignal}[verb], Body: raw})
+	return s.decide(flow.Told{Kind: map[string]string{
+		"answer": flow.ToldApproval, "child": flow.ToldChild, "signal": flow.ToldSignal, "short": flow.ToldShort,
+	}[verb], Body: raw})
 }
 
 // rejected are calls at the entries of a chain whose answers were not accepted.

@@ -371,7 +371,7 @@ func outcome(t *rapid.T) *flow.Outcome {
 	o.Failure = &flow.Failure{Class: class, Message: "m"}
 	switch class {
 	case "budget_exceeded":
-		o.Held = flow.HeldBudget
+		o.Held, o.Short = flow.HeldBudget, flow.Short{Budget: playRun, Aside: rapid.Bool().Draw(t, "aside")}
 	case "incident":
 		o.Held = flow.HeldIncident
 	case "gate_failed":

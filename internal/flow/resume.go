@@ -157,7 +157,7 @@ func (s *step) reopen(e Event, gen int16, output json.RawMessage, byHand bool) {
 	started := !s.startedAt.IsZero() && s.isContainer()
 	*s = step{
 		def: s.def, frame: s.frame, at: s.at, status: StepStatusPending, gen: gen, chosen: s.chosen, many: s.many,
-		share: s.share, sum: s.sum, calls: s.calls, work: &work{earlier: len(s.calls)}, last: bare,
+		limit: s.limit, sum: s.sum, calls: s.calls, work: &work{earlier: len(s.calls)}, last: bare,
 	}
 	switch {
 	case byHand:

@@ -53,14 +53,16 @@ type Run struct {
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
-	owed    map[uuid.UUID]*step // runs that steps started, whose cost is not counted yet
+	owed    map[uuid.UUID]*debt // runs that steps started, whose cost is not counted yet
 	level   int                 // of the ladder
+	levelAt time.Time           // when it came to it
 	quality []string
 	unsaid  int // remarks on it, beyond remarksMax
 	omitted []Path
 
 	budget *RunBudget // as it stands; nil: none
 	warned bool       // of the budget as it stands
+	around []Budget   // of the steps and runs around this one, the nearest first; their limits as they stand
 	sum    usage.Sum
 	result *Result
 

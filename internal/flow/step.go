@@ -25,6 +25,7 @@ const (
 	classExpired        = "expired"
 	classChildFailed    = "child_failed"
 	classGateFailed     = "gate_failed"
+	classBudgetExceeded = "budget_exceeded"
 )
 
 // begin takes up a ready step: for the first time, for another attempt, or to close a container whose inside is done.

@@ -114,7 +114,7 @@ func (r *Run) View() View {
 	if r.budget != nil {
 		v.Budget = &BudgetView{RunBudget: *r.budget, Warned: r.warned}
 	}
-	if len(r.open) == 0 && len(r.retrying)+len(r.waiting) > 0 {
+	if len(r.open) == 0 && (len(r.retrying)+len(r.waiting) > 0 || r.isOwed()) {
 		v.WaitingFor = r.WaitingFor()
 	}
 	return v

@@ -14,6 +14,7 @@ const (
 	ToldApproval = "approval" // Answered
 	ToldSignal   = "signal"   // Signal
 	ToldChild    = "child"    // ChildEnded
+	ToldShort    = "short"    // ChildShort
 )
 
 // What a step waits for: Waiting.For, and the first word of what a run waits for.
@@ -79,6 +80,14 @@ type (
 		Sum        usage.Sum                  `json:"sum"`
 		Done       map[string]json.RawMessage `json:"done,omitempty"` // of one that failed: what its steps made
 		Unresolved []Unresolved               `json:"unresolved,omitempty"`
+	}
+	// ChildShort is the body of a short message: a run that a step started has spent what a budget around it has. It is
+	// passed on to the run whose budget it is, which may go down its ladder.
+	ChildShort struct {
+		Run     uuid.UUID `json:"run"` // that the step started
+		Budget  uuid.UUID `json:"budget"`
+		Since   time.Time `json:"since"` // when the attempt began that was refused
+		Message string    `json:"message"`
 	}
 )
 

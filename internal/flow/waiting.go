@@ -46,6 +46,7 @@ func (r *Run) applyWaiting(e Event, s *step, b *Waiting) {
 	s.attempt = e.Attempt
 	r.noteStart(e, s)
 	s.waits, s.waitingSince, s.queued = b, e.At, false
+	r.fixLimit(s)
 	s.waits.Calls = nil
 	if b.Child != nil {
 		s.child = b.Child

@@ -48,15 +48,60 @@ type Caller struct {
 	Mode     string     // interactive or batch
 	Stakes   string     // low, normal or high
 	Budget   *RunBudget // of the run; nil: none
+	// Around are the budgets that count the call as the run's own does: of steps of it, then of what is around the run, the
+	// nearest first.
+	Around []RunBudget
 }
 
-// RunBudget is the limit that a run brings along.
+// RunBudget is a limit that a run brings along: its own, that of a step with all inside it, or one of what started the run.
 type RunBudget struct {
+	ID     uuid.UUID   // of a run's: the run
+	Run    uuid.UUID   // that it belongs to, or whose step it is of
+	Step   string      // path of the step within Run; empty: it is the run's own
 	Cost   usage.Money // 0: no limit in money
 	Tokens int64       // 0: no limit in tokens
-	// Spent is what the run's log holds. The budget begins with it if nothing was ever reserved for the run.
+	// Spent is what the log holds. The budget begins with it if nothing was ever reserved under it.
 	Spent       usage.Money
 	SpentTokens int64
+}
+
+// Budgets are those that the caller's run brings along and that limit anything, the narrow ones first: of its steps, of the
+// run, of what is around it.
+func (c *Caller) Budgets() []RunBudget {
+	if c.Run == uuid.Nil {
+		return nil
+	}
+	var list []RunBudget
+	add := func(b RunBudget) {
+		if b.Cost > 0 || b.Tokens > 0 {
+			list = append(list, b)
+		}
+	}
+	steps := 0
+	for ; steps < len(c.Around) && c.Around[steps].Run == c.Run; steps++ {
+		add(c.Around[steps])
+	}
+	if c.Budget != nil {
+		own := *c.Budget
+		own.ID, own.Run = c.Run, c.Run
+		add(own)
+	}
+	for _, b := range c.Around[steps:] {
+		add(b)
+	}
+	return list
+}
+
+// Named is what the budget is called where it refuses a call of a run, and what it limits.
+func (b *RunBudget) Named(run uuid.UUID) (name, scope string) {
+	switch {
+	case b.Step != "":
+		return b.Step, "step"
+	case b.Run == run:
+		return "run", "run"
+	default:
+		return "run", "parent " + b.Run.String()
+	}
 }
 
 // Hold is a reservation.
@@ -89,8 +134,9 @@ const (
 
 // BudgetError refuses a call. Nothing was set aside.
 type BudgetError struct {
-	Budget   string // its name; "run" for the run's own
-	Scope    string // what it limits: "tenant", "workflow qc_deliverable", "run", …
+	ID       uuid.UUID
+	Budget   string // its name; "run" for a run's, the path for a step's
+	Scope    string // what it limits: "tenant", "workflow qc_deliverable", "run", "step", "parent 0198…" (a run around), …
 	OnHard   OnHard
 	Unpriced bool // refused because what the model costs is not known
 

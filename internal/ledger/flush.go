@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -81,11 +82,12 @@ func (l *Ledger) take() *load {
 	l.ends, b.booking.Ends = cut(l.ends, store.BookMax)
 	l.voids, b.booking.Voids = cut(l.voids, store.BookMax)
 	l.calls, b.booking.Calls = cut(l.calls, store.BookMax)
-	for len(l.reserve) > 0 && len(b.waiting) < store.BookMax {
+	for needs := 0; len(l.reserve) > 0 && len(b.waiting) < store.BookMax && needs < needsMax; {
 		r := l.reserve[0]
 		l.reserve[0], l.reserve = nil, l.reserve[1:]
 		if !r.left.Load() {
 			b.waiting = append(b.waiting, r)
+			needs += r.needs()
 		}
 	}
 	if len(l.ends)+len(l.calls) == 0 {
@@ -103,19 +105,19 @@ func cut[T any](list []T, most int) (rest, first []T) {
 	return list[most:], slices.Clone(list[:most])
 }
 
-// prepare lists the budgets that the reservations are about, each once, by id. The limit of a run's own is the highest
-// that came: it is only ever raised, and attempts that began before a raise go by the former one.
+// prepare lists the budgets that the reservations are about, each once, by id. The limit of one that runs bring along is
+// the highest that came: it is only ever raised, and attempts that began before a raise go by the former one.
 func (b *load) prepare() {
 	needs := map[uuid.UUID]store.Need{}
 	for _, r := range b.waiting {
 		for _, row := range r.budgets {
 			needs[row.ID] = store.Need{ID: row.ID}
 		}
-		if r.own != nil {
-			n := needs[r.hold.Run]
-			needs[r.hold.Run] = store.Need{
-				ID: r.hold.Run, Run: true, Limit: max(n.Limit, r.own.Cost), LimitTokens: max(n.LimitTokens, r.own.Tokens),
-				Spent: max(n.Spent, r.own.Spent), SpentTokens: max(n.SpentTokens, r.own.SpentTokens),
+		for _, own := range r.own {
+			n := needs[own.ID]
+			needs[own.ID] = store.Need{
+				ID: own.ID, Run: own.Run, Limit: max(n.Limit, own.Cost), LimitTokens: max(n.LimitTokens, own.Tokens),
+				Spent: max(n.Spent, own.Spent), SpentTokens: max(n.SpentTokens, own.SpentTokens),
 			}
 		}
 	}
@@ -125,12 +127,12 @@ func (b *load) prepare() {
 	slices.SortFunc(b.booking.Needs, func(a, c store.Need) int { return slices.Compare(a.ID[:], c.ID[:]) })
 	place := make(map[uuid.UUID]int16, len(needs))
 	for i, n := range b.booking.Needs {
-		place[n.ID] = int16(i) //nolint:gosec // bounded by BookMax and the budgets of one call
+		place[n.ID] = int16(i) //nolint:gosec // bounded by needsMax and the budgets of one call
 	}
 	for _, r := range b.waiting {
 		hold := r.hold
-		if r.own != nil {
-			hold.Needs = append(hold.Needs, place[r.hold.Run])
+		for _, own := range r.own {
+			hold.Needs = append(hold.Needs, place[own.ID])
 		}
 		for _, row := range r.budgets {
 			hold.Needs = append(hold.Needs, place[row.ID])
@@ -248,7 +250,7 @@ func (l *Ledger) answer(b *load, booked store.Booked) {
 			continue
 		}
 		e := r.refusal(f, roster)
-		l.metrics.BudgetDenied(scopeOf(e, roster, f.Budget), string(e.OnHard))
+		l.metrics.BudgetDenied(scopeOf(e), string(e.OnHard))
 		r.answer(e)
 	}
 	l.report(booked.Crossed, roster)
@@ -258,11 +260,9 @@ func (l *Ledger) answer(b *load, booked store.Booked) {
 }
 
 // scopeOf is the kind of what the budget limits, without its name.
-func scopeOf(e *gateway.BudgetError, roster *roster, budget uuid.UUID) string {
-	if b := roster.byID[budget]; b != nil {
-		return b.Scope
-	}
-	return e.Scope
+func scopeOf(e *gateway.BudgetError) string {
+	scope, _, _ := strings.Cut(e.Scope, " ")
+	return scope
 }
 
 // report tells of soft limits that were passed: each is reported once a window, wherever it happens.

@@ -30,6 +30,10 @@ const (
 	retryWait    = 250 * time.Millisecond
 	drainLimit   = 10 * time.Second // for what is left when the node stops
 
+	// needsMax bounds the budgets that the reservations of a batch are about, but for those of the last one: places among
+	// them are sent as int2.
+	needsMax = 16_384
+
 	// BacklogMax bounds the settled calls that wait to be written. Beyond it calls are refused that belong to no run, as
 	// nothing else keeps their lines; those that are being made are settled all the same.
 	BacklogMax = 10_000
@@ -151,7 +155,7 @@ func (l *Ledger) refresh(ctx context.Context) {
 // Applies reports whether such a call has to be reserved: a budget bounds it, or it is not known which budgets there are,
 // or too many calls like it wait to be written.
 func (l *Ledger) Applies(c gateway.Charge) bool {
-	return l.Ready() != nil || hasOwn(c.Caller) || len(l.roster.Load().of(c)) > 0 || c.Caller.Run == uuid.Nil && l.behind()
+	return l.Ready() != nil || len(c.Caller.Budgets()) > 0 || len(l.roster.Load().of(c)) > 0 || c.Caller.Run == uuid.Nil && l.behind()
 }
 
 // Reserve sets the amount aside in every budget that applies, or in none.
@@ -163,12 +167,12 @@ func (l *Ledger) Reserve(ctx context.Context, c gateway.Charge) (gateway.Hold, e
 		return gateway.Hold{}, unavailable("ledger_behind", "%d calls wait to be written to the ledger, and that is the limit", BacklogMax)
 	}
 	budgets := l.roster.Load().of(c)
-	if len(budgets) == 0 && !hasOwn(c.Caller) {
-		return gateway.Hold{}, nil
-	}
 	r, err := newReservation(c, budgets)
 	if err != nil {
 		return gateway.Hold{}, err
+	}
+	if r.needs() == 0 {
+		return gateway.Hold{}, nil
 	}
 	if err := l.enqueue(r); err != nil {
 		return gateway.Hold{}, err

@@ -74,8 +74,8 @@ func TestDeadNode(t *testing.T) {
 	c.Caller.Run = uuid.Must(uuid.NewV7())
 	logged, lost, late := frozen.reserve(c), frozen.reserve(charge(200)), frozen.reserve(charge(400))
 	frozen.record(lease, c.Caller.Run, usage.Call{Try: 1, Cost: 30, Tokens: usage.Tokens{Input: 3, Output: 4}, Hold: logged.ID})
-	if cost, tokens, err := h.db.RunReserved(t.Context(), store.TenantDefault, c.Caller.Run); err != nil || cost != 100 || tokens != 100 {
-		t.Errorf("reserved for the run: %d, %d tokens, %v", cost, tokens, err)
+	if level, err := h.db.RunLevel(t.Context(), store.TenantDefault, c.Caller.Run); err != nil || level != (store.RunLevel{Reserved: 100, ReservedTokens: 100}) {
+		t.Errorf("the run: %+v, %v", level, err)
 	}
 	h.do(`update reservation set created_at = created_at - interval '1 minute'`)
 

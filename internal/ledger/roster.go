@@ -70,8 +70,3 @@ func (r *roster) of(c gateway.Charge) []*store.BudgetRow {
 	add(store.ScopeTenant, "")
 	return found
 }
-
-// hasOwn: the run brings a budget along.
-func hasOwn(c gateway.Caller) bool {
-	return c.Run != uuid.Nil && c.Budget != nil && (c.Budget.Cost > 0 || c.Budget.Tokens > 0)
-}

@@ -11,55 +11,71 @@ import (
 	"github.com/fermata-run/fermata/internal/usage"
 )
 
-// purse keeps the budgets of runs as the ledger does: what a call may cost at most is set aside before it is made.
+// purse keeps the budgets that runs bring along as the ledger does: what a call may cost at most is set aside before it is
+// made, in all of them or in none.
 type purse struct {
-	mu    sync.Mutex
-	holds uint64
-	runs  map[uuid.UUID]*account
+	mu       sync.Mutex
+	holds    uint64
+	accounts map[uuid.UUID]*account // by budget
 }
 
-// account is what a run has spent and set aside.
+// account is what is spent and set aside under a budget.
 type account struct {
 	spent, reserved  usage.Money
 	tokens, reserveT int64
 }
 
-func newPurse() *purse { return &purse{runs: map[uuid.UUID]*account{}} }
+func newPurse() *purse { return &purse{accounts: map[uuid.UUID]*account{}} }
 
-// Applies reports whether the run has a budget.
-func (p *purse) Applies(c gateway.Charge) bool { return c.Caller.Budget != nil }
+// Applies reports whether the run brings a budget along.
+func (p *purse) Applies(c gateway.Charge) bool { return len(c.Caller.Budgets()) > 0 }
 
 // Reserve sets aside what a call may cost at most, or refuses it.
 func (p *purse) Reserve(_ context.Context, c gateway.Charge) (gateway.Hold, error) {
-	b := c.Caller.Budget
-	if b == nil {
+	budgets := c.Caller.Budgets()
+	if len(budgets) == 0 {
 		return gateway.Hold{}, nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a := p.of(c.Caller)
-	if b.Cost > 0 && (c.Unpriced || a.spent+a.reserved+c.Cost > b.Cost) || b.Tokens > 0 && a.tokens+a.reserveT+c.Tokens > b.Tokens {
-		return gateway.Hold{}, &gateway.BudgetError{
-			Budget: "run", Scope: "run", OnHard: gateway.OnHardPause, Unpriced: b.Cost > 0 && c.Unpriced,
-			Limit: b.Cost, Spent: a.spent, Reserved: a.reserved, Need: c.Cost,
-			LimitTokens: b.Tokens, SpentTokens: a.tokens, ReservedTokens: a.reserveT, NeedTokens: c.Tokens,
-			InTokens: b.Tokens > 0 && a.tokens+a.reserveT+c.Tokens > b.Tokens,
+	for i := range budgets {
+		if refused := p.of(&budgets[i]).refuses(&budgets[i], c); refused != nil {
+			return gateway.Hold{}, refused
 		}
 	}
-	a.reserved += c.Cost
-	a.reserveT += c.Tokens
+	for i := range budgets {
+		a := p.of(&budgets[i])
+		a.reserved += c.Cost
+		a.reserveT += c.Tokens
+	}
 	p.holds++
 	var id uuid.UUID
 	binary.BigEndian.PutUint64(id[8:], p.holds)
 	return gateway.Hold{ID: id, Amount: c.Cost, Tokens: c.Tokens}, nil
 }
 
-// of is the account of a caller's run. It begins with what the log holds.
-func (p *purse) of(c gateway.Caller) *account {
-	a := p.runs[c.Run]
+// refuses says why a call does not fit, or nil.
+func (a *account) refuses(b *gateway.RunBudget, c gateway.Charge) error {
+	inMoney := b.Cost > 0 && (c.Unpriced || a.spent+a.reserved+c.Cost > b.Cost)
+	inTokens := b.Tokens > 0 && a.tokens+a.reserveT+c.Tokens > b.Tokens
+	if !inMoney && !inTokens {
+		return nil
+	}
+	e := &gateway.BudgetError{
+		ID: b.ID, OnHard: gateway.OnHardReject, Unpriced: b.Cost > 0 && c.Unpriced, InTokens: !inMoney,
+		Limit: b.Cost, Spent: a.spent, Reserved: a.reserved, Need: c.Cost,
+		LimitTokens: b.Tokens, SpentTokens: a.tokens, ReservedTokens: a.reserveT, NeedTokens: c.Tokens,
+	}
+	e.Budget, e.Scope = b.Named(c.Caller.Run)
+	return e
+}
+
+// of is the account of a budget. It begins with what the log holds.
+func (p *purse) of(b *gateway.RunBudget) *account {
+	a := p.accounts[b.ID]
 	if a == nil {
-		a = &account{spent: c.Budget.Spent, tokens: c.Budget.SpentTokens}
-		p.runs[c.Run] = a
+		a = &account{spent: b.Spent, tokens: b.SpentTokens}
+		p.accounts[b.ID] = a
 	}
 	return a
 }
@@ -71,11 +87,13 @@ func (p *purse) Settle(s gateway.Settlement) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	a := p.of(s.Caller)
-	a.reserved -= s.Hold.Amount
-	a.reserveT -= s.Hold.Tokens
-	if s.Call.Try > 0 {
-		a.spent += s.Call.Cost
-		a.tokens += s.Call.Tokens.Total()
+	for _, b := range s.Caller.Budgets() {
+		a := p.of(&b)
+		a.reserved -= s.Hold.Amount
+		a.reserveT -= s.Hold.Tokens
+		if s.Call.Try > 0 {
+			a.spent += s.Call.Cost
+			a.tokens += s.Call.Tokens.Total()
+		}
 	}
 }

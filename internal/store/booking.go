@@ -34,9 +34,9 @@ type Booking struct {
 
 // Need is a budget that is to hold a reservation.
 type Need struct {
-	ID  uuid.UUID // of the budget; of the run that brings its own
-	Run bool
-	// Of a run's own budget only: its limits (0: none), and what the run had spent before its first reservation.
+	ID  uuid.UUID
+	Run uuid.UUID // the run that it belongs to, or a step of it: it is forgotten some time after that run's end; zero: a row of budget
+	// Of one that belongs to a run only: its limits (0: none), and what was spent under it before its first reservation.
 	Limit, Spent             usage.Money
 	LimitTokens, SpentTokens int64
 }
@@ -195,12 +195,12 @@ const (
 )
 
 var bookTypes = [bookTypesCount]string{
-	typeNeed: "budget_need", typeHold: "hold_new", typeEnd: "hold_end", typeCall: "call_new",
+	typeNeed: "budget_need_2", typeHold: "hold_new", typeEnd: "hold_end", typeCall: "call_new",
 }
 
 const bookSQL = `select hold, budget, percent, unpriced, in_tokens, coalesce(limit_nano, 0), spent_nano, reserved_nano,
 	coalesce(limit_tokens, 0), spent_tokens, reserved_tokens, coalesce(resets, 'epoch')
-	from budget_book($1, $2::budget_need[], $3::hold_new[], $4::hold_end[], $5::uuid[])`
+	from budget_book($1, $2::budget_need_2[], $3::hold_new[], $4::hold_end[], $5::uuid[])`
 
 // ledgerSQL keeps calls and adds them to what was spent: each once, however often it is sent. In spend the node stands
 // for the lease: no other one writes these rows.

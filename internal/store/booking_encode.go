@@ -60,7 +60,7 @@ func (b *bookingBatch) callParams(oids *[bookTypesCount]uint32) [][]byte {
 func (r *records) need(n *Need) {
 	r.begin()
 	r.uuid(n.ID)
-	r.bool(n.Run)
+	r.optionalUUID(n.Run)
 	r.int8(amount(n.Limit))
 	r.int8(amount(n.LimitTokens))
 	r.int8(amount(n.Spent))

@@ -226,7 +226,7 @@ func TestBudgetOfARun(t *testing.T) {
 	shared := putBudgetFor(t, db, nil)
 	run := id()
 	call := func(limit, before, amount usage.Money) (uuid.UUID, *Refusal) {
-		needs := []Need{{ID: shared.ID}, {ID: run, Run: true, Limit: limit, Spent: before}}
+		needs := []Need{{ID: shared.ID}, {ID: run, Run: run, Limit: limit, Spent: before}}
 		h := HoldNew{ID: id(), Tenant: TenantDefault, Run: run, Amount: amount, Needs: []int16{1, 0}}
 		booked := b.book(Booking{Node: b.node, Needs: needs, Holds: []HoldNew{h}})
 		if r, refused := booked.Refused[0]; refused {

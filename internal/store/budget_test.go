@@ -395,3 +395,81 @@ func TestSubscriptionsPricesAndBreakers(t *testing.T) {
 		t.Errorf("news of later: %+v", rows)
 	}
 }
+
+// What a child has cost stands in its own row and in that of the run around it: a report by label counts it once.
+func TestSpendOfChildren(t *testing.T) {
+	db := open(t)
+	s := newShard(t, db)
+	parent := id()
+	add := func(run uuid.UUID, status flow.RunStatus, calls int, edit func(*NewRun)) {
+		t.Helper()
+		fresh := newRun(flow.RunStatusRunning)
+		fresh.Labels = map[string]string{"team": "red"}
+		if edit != nil {
+			edit(fresh)
+		}
+		r := row(status)
+		r.Sum = usage.Sum{Calls: calls, Cost: usage.Money(10 * calls), Tokens: usage.Tokens{Input: int64(calls)}}
+		if err := s.commit(t.Context(), Change{Run: run, New: fresh, Row: r, Events: events(1, 1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside := func(of uuid.UUID) func(*NewRun) {
+		return func(n *NewRun) { n.Parent, n.ParentStep, n.Workflow = of, "sub", "child" }
+	}
+	child := id()
+	add(parent, flow.RunStatusSucceeded, 2+4+1, nil) // itself, the first child with the one inside it, the second
+	add(child, flow.RunStatusSucceeded, 1+3, inside(parent))
+	add(id(), flow.RunStatusSucceeded, 3, inside(child))
+	add(id(), flow.RunStatusFailed, 1, inside(parent))
+	other := id()
+	add(other, flow.RunStatusRunning, 5, nil)
+	add(id(), flow.RunStatusRunning, 20, inside(other)) // it has not ended
+	late := id()
+	add(late, flow.RunStatusRunning, 1, nil)
+	add(id(), flow.RunStatusSucceeded, 7, inside(late)) // it has just ended: its parent does not know yet
+	hour := time.Now().UTC().Truncate(time.Hour)
+	report := func(workflow string) string {
+		t.Helper()
+		rows := must(db.Spend(t.Context(), TenantDefault, SpendQuery{From: hour.Add(-time.Hour), To: hour.Add(time.Hour), GroupBy: []string{"label:team"}, Workflow: workflow}))(t)
+		if len(rows) != 1 {
+			t.Fatalf("%+v", rows)
+		}
+		return fmt.Sprintf("%s: %d calls, %d, %d in, %d runs", rows[0].Keys[0], rows[0].Calls, rows[0].Cost, rows[0].Tokens.Input, rows[0].RunsFinished)
+	}
+	if got, want := report(""), "red: 40 calls, 400, 40 in, 5 runs"; got != want {
+		t.Errorf("all: %s, want %s", got, want)
+	}
+	if got, want := report("child"), "red: 32 calls, 320, 32 in, 4 runs"; got != want {
+		t.Errorf("of the children: %s, want %s", got, want)
+	}
+}
+
+// The budget of a step is its run's: it is kept as long as that goes on, and for a while after its end.
+func TestBudgetOfAStepIsSwept(t *testing.T) {
+	db := open(t)
+	s, conn, b := newShard(t, db), direct(t, db), newBooks(t, db)
+	run, step, hold := submit(t, s, flow.RunStatusRunning), id(), id()
+	needs := []Need{{ID: step, Run: run, Limit: 100}, {ID: run, Run: run, Limit: 100}}
+	slices.SortFunc(needs, func(a, c Need) int { return slices.Compare(a.ID[:], c.ID[:]) })
+	b.book(Booking{Node: b.node, Needs: needs, Holds: []HoldNew{{ID: hold, Tenant: TenantDefault, Run: run, Amount: 60, Needs: []int16{0, 1}}}})
+	left := func(want int) {
+		t.Helper()
+		must(db.SweepHolds(t.Context(), 100))(t)
+		if n := ask[int](t, conn, `select count(*) from budget_window where run`); n != want {
+			t.Errorf("%d budgets are left, want %d", n, want)
+		}
+	}
+	left(2)
+	b.settle(hold, 40)
+	wantLevels(t, conn, step, [2]int64{40, 0})
+	left(2)
+	if err := s.commit(t.Context(), Change{Run: run, Row: row(flow.RunStatusSucceeded), Events: events(2, 2)}); err != nil {
+		t.Fatal(err)
+	}
+	left(2)
+	if _, err := conn.Exec(t.Context(), `alter table run disable trigger user; update run set finished_at = finished_at - interval '2 hours'`); err != nil {
+		t.Fatal(err)
+	}
+	left(0)
+}

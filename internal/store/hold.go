@@ -83,21 +83,30 @@ const sweepWindowsSQL = `delete from budget_window where reserved_nano = 0 and r
 	where not w.run and w.reserved_nano = 0 and w.reserved_tokens = 0
 		and (b.id is null or b.period <> 'lifetime' and w.started < now() - $1::interval) limit $2))`
 
-// runBudgetKept is how long the budget of a run is kept after its end. A run resumed later begins anew with what its
-// log says was spent.
+// runBudgetKept is how long the budgets of a run and of its steps are kept after its end. A run resumed later begins anew
+// with what its log says was spent.
 const runBudgetKept = time.Hour
 
 // That nothing is set aside is asked twice: only what is asked of the row itself is asked again when a booking held it.
 // Runs are looked up one by one: there are many more of them than budgets, and no plan is to read them all.
 const sweepRunBudgetsSQL = `delete from budget_window where reserved_nano = 0 and reserved_tokens = 0 and id = any (array(
-	select w.id from budget_window w left join lateral (select id, finished_at from run where id = w.budget offset 0) r on true
+	select w.id from budget_window w left join lateral (select id, finished_at from run where id = coalesce(w.run_id, w.budget) offset 0) r on true
 	where w.run and w.reserved_nano = 0 and w.reserved_tokens = 0 and (r.id is null or r.finished_at < now() - $1::interval) limit $2))`
 
-// RunReserved is what is set aside for the calls of a tenant's run that are being made by the node that owns it.
-func (db *DB) RunReserved(ctx context.Context, tenant, run uuid.UUID) (cost usage.Money, tokens int64, err error) {
-	scan := func(row pgx.CollectableRow) (struct{}, error) { return struct{}{}, row.Scan(&cost, &tokens) }
-	_, err = one(ctx, db.api, "read reservations of run", scan,
-		`select coalesce(sum(h.nano), 0)::int8, coalesce(sum(h.tokens), 0)::int8 from run r join lease l on l.id = r.owner
-		join reservation h on h.node = l.node and h.run_id = r.id and h.state = 'held' where r.id = $1 and r.tenant_id = $2`, run, tenant)
-	return cost, tokens, err
+// RunLevel is where a run's own budget stands: what is spent and set aside as calls are made, those of the runs that its
+// steps started included. Of a run without a budget, or before its first call, nothing is spent, and set aside is what
+// other budgets hold for its calls that are being made by the node that owns it.
+type RunLevel struct {
+	Spent, Reserved             usage.Money
+	SpentTokens, ReservedTokens int64
+}
+
+// RunLevel reads where the budget of a tenant's run stands.
+func (db *DB) RunLevel(ctx context.Context, tenant, run uuid.UUID) (RunLevel, error) {
+	return one(ctx, db.api, "read budget of run", pgx.RowToStructByPos[RunLevel],
+		`select coalesce(w.spent_nano, 0), coalesce(w.reserved_nano, h.nano), coalesce(w.spent_tokens, 0), coalesce(w.reserved_tokens, h.tokens)
+		from run r left join budget_window w on w.budget = r.id and w.started = 'epoch'
+		cross join lateral (select coalesce(sum(h.nano), 0)::int8 as nano, coalesce(sum(h.tokens), 0)::int8 as tokens from lease l
+			join reservation h on h.node = l.node and h.run_id = r.id and h.state = 'held' where l.id = r.owner) h
+		where r.id = $1 and r.tenant_id = $2`, run, tenant)
 }

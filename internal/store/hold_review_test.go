@@ -12,7 +12,7 @@ func TestSweepRacingWithAReservation(t *testing.T) {
 	db := open(t)
 	b, conn, look, run := newBooks(t, db), direct(t, db), direct(t, db), id()
 	hold := HoldNew{ID: id(), Tenant: TenantDefault, Run: run, Amount: 1, Needs: []int16{0}}
-	b.book(Booking{Node: b.node, Needs: []Need{{ID: run, Run: true, Limit: usage.USD}}, Holds: []HoldNew{hold}})
+	b.book(Booking{Node: b.node, Needs: []Need{{ID: run, Run: run, Limit: usage.USD}}, Holds: []HoldNew{hold}})
 	b.settle(hold.ID, 1)
 
 	do(t, conn, `begin`)

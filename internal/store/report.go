@@ -140,6 +140,25 @@ func (db *DB) spendOfHours(ctx context.Context, tenant uuid.UUID, q SpendQuery) 
 	return bounded(rows, err)
 }
 
+// runSums are the sums in the row of a run. Those of the runs that its steps started are in them once these have ended.
+var runSums = []string{
+	"calls", "unpriced_calls", "tokens_input", "tokens_cache_read", "tokens_cache_write", "tokens_output", "tokens_reasoning",
+	"cost_nano", "baseline_nano", "cache_saved_nano",
+}
+
+// insideSums are the sums of the runs that the steps of a run started, ownSums what of its sums is the run's own. Those of
+// a run that has just ended may not have come to the one around it.
+var insideSums, ownSums = func() (inside, own string) {
+	for i, sum := range runSums {
+		if i > 0 {
+			inside, own = inside+", ", own+", "
+		}
+		inside += "coalesce(sum(c." + sum + "), 0)::int8 as " + sum
+		own += "run." + sum + " - case when run.calls >= i.calls then i." + sum + " else 0 end as " + strings.TrimSuffix(sum, "_calls")
+	}
+	return "select " + inside + " from run c where c.parent_id = run.id and c.finished_at is not null", own
+}()
+
 // spendOfRuns adds up the rows of runs, and of calls that belong to none, by the time their ids were made.
 func (db *DB) spendOfRuns(ctx context.Context, tenant uuid.UUID, q SpendQuery) ([]SpendRow, error) {
 	args := []any{q.From, q.To, tenant, clean(q.Workflow), spendRowsMax + 1, spendRunsMax + 1, q.Simulated}
@@ -153,9 +172,10 @@ func (db *DB) spendOfRuns(ctx context.Context, tenant uuid.UUID, q SpendQuery) (
 		keys[i] = runKeys[key]
 	}
 	sql := `with r as materialized (
-		(select workflow, labels, created_at, simulated_calls > 0 as simulated, calls, unpriced_calls as unpriced, tokens_input, tokens_cache_read, tokens_cache_write,
-			tokens_output, tokens_reasoning, cost_nano, baseline_nano, cache_saved_nano, finished_at is not null as finished, status = 'succeeded' as succeeded
-		from run where id >= uuid_from($1) and id < uuid_from($2) and tenant_id = $3 and ($4 = '' or workflow = $4) limit $6)
+		(select workflow, labels, created_at, simulated_calls > 0 as simulated, ` + ownSums + `,
+			finished_at is not null as finished, status = 'succeeded' as succeeded
+		from run cross join lateral (` + insideSums + `) i
+		where run.id >= uuid_from($1) and run.id < uuid_from($2) and run.tenant_id = $3 and ($4 = '' or run.workflow = $4) limit $6)
 		union all
 		(select workflow, labels, at, simulated, 1, unpriced::int, tokens_input + tokens_audio_input + tokens_image_input, tokens_cache_read,
 			tokens_cache_write + tokens_cache_write_1h, tokens_output + tokens_audio_output, tokens_reasoning, cost_nano, baseline_nano, cache_saved_nano, false, false

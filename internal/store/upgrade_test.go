@@ -135,3 +135,22 @@ func openAt(t *testing.T, version int64) *DB {
 	t.Cleanup(db.Close)
 	return db
 }
+
+// What a node of the version before books meets the same rows.
+func TestBookingsOfTheVersionBefore(t *testing.T) {
+	db := open(t)
+	conn, b := direct(t, db), newBooks(t, db)
+	run, node := id(), id()
+	const former = `select count(*) from budget_book($1, array[row($2::uuid, true, 100, 0, 30, 0)]::budget_need[],
+		array[row($3::uuid, $4::uuid, $2, 's', 1, 1, 50, 0, false, array[1]::int2[])]::hold_new[], '{}', '{}')`
+	for want := range 2 { // the second does not fit
+		if n := ask[int](t, conn, former, node, run, id(), TenantDefault); n != want {
+			t.Errorf("%d notes, want %d", n, want)
+		}
+	}
+	booked := b.book(Booking{Node: b.node, Needs: []Need{{ID: run, Run: run, Limit: 100}}, Holds: []HoldNew{{ID: id(), Tenant: TenantDefault, Run: run, Amount: 20, Needs: []int16{0}}}})
+	if len(booked.Refused) != 0 {
+		t.Errorf("refused: %+v", booked.Refused)
+	}
+	wantLevels(t, conn, run, [2]int64{30, 70})
+}

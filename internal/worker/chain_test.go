@@ -235,28 +235,44 @@ func (b broke) Complete(context.Context, gateway.Request) (gateway.Answer, error
 }
 
 func TestOutOfBudget(t *testing.T) {
-	own := &gateway.BudgetError{Budget: "run", Scope: "run", OnHard: gateway.OnHardReject}
+	const pause, fails, degrade = workflow.OnExceededPause, workflow.OnExceededFail, workflow.OnExceededDegrade
+	run, step, outer, team := uuid.New(), uuid.New(), uuid.New(), uuid.New()
+	spent := func(id uuid.UUID) *gateway.BudgetError {
+		return &gateway.BudgetError{ID: id, OnHard: gateway.OnHardReject, Limit: 5, Spent: 3, Reserved: 1, Need: 3}
+	}
+	aside := func(id uuid.UUID) *gateway.BudgetError {
+		return &gateway.BudgetError{ID: id, OnHard: gateway.OnHardReject, Limit: 5, Spent: 1, Reserved: 2, Need: 3}
+	}
 	for _, c := range []struct {
 		name   string
 		class  string
 		budget *gateway.BudgetError
 		own    workflow.OnExceeded
+		outer  workflow.OnExceeded
 		waits  bool
+		short  flow.Short
 	}{
-		{"its own, that is waited for", "budget_exceeded", own, workflow.OnExceededPause, true},
-		{"its own, that is not", "budget_exceeded", own, workflow.OnExceededFail, false},
-		{"a team's, that runs wait for", "budget_exceeded", &gateway.BudgetError{Budget: "run", Scope: "tenant", OnHard: gateway.OnHardPause}, workflow.OnExceededFail, true},
-		{"a team's, that refuses", "budget_exceeded", &gateway.BudgetError{Budget: "t", Scope: "tenant", OnHard: gateway.OnHardReject}, workflow.OnExceededPause, false},
-		{"a price that is not known does not come by waiting", "budget_exceeded", &gateway.BudgetError{Budget: "run", Scope: "run", Unpriced: true}, workflow.OnExceededPause, false},
-		{"the last that failed was something else", "server", own, workflow.OnExceededPause, false},
+		{"its own, that is waited for", "budget_exceeded", spent(run), pause, fails, true, flow.Short{Budget: run}},
+		{"its own, that goes down the ladder", "budget_exceeded", spent(run), degrade, fails, true, flow.Short{Budget: run}},
+		{"its own, that is not waited for", "budget_exceeded", spent(run), fails, pause, false, flow.Short{}},
+		{"its own, which has set the money aside", "budget_exceeded", aside(run), fails, pause, true, flow.Short{Budget: run, Aside: true}},
+		{"a step's", "budget_exceeded", spent(step), pause, pause, false, flow.Short{}},
+		{"a step's, which has set the money aside", "budget_exceeded", aside(step), pause, pause, true, flow.Short{Budget: step, Aside: true}},
+		{"of the run around, that is waited for", "budget_exceeded", spent(outer), fails, pause, true, flow.Short{Budget: outer}},
+		{"of the run around, that is not", "budget_exceeded", spent(outer), pause, fails, false, flow.Short{}},
+		{"a team's, that runs wait for", "budget_exceeded", &gateway.BudgetError{ID: team, Budget: "run", OnHard: gateway.OnHardPause}, fails, fails, true, flow.Short{}},
+		{"a team's, that refuses", "budget_exceeded", spent(team), pause, pause, false, flow.Short{}},
+		{"a price that is not known does not come by waiting", "budget_exceeded", &gateway.BudgetError{ID: run, Unpriced: true}, pause, pause, false, flow.Short{}},
+		{"the last that failed was something else", "server", spent(run), pause, pause, false, flow.Short{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := agentAttempt(t)
-			a.Budget = &flow.Budget{Cost: 5, OnExceeded: c.own}
+			a.Budget = &flow.Budget{ID: run, Cost: 5, OnExceeded: c.own}
+			a.Around = []flow.Budget{{ID: step, Name: "write", Cost: 5}, {ID: outer, Cost: 5, OnExceeded: c.outer}}
 			w := New(Config{Gateway: broke{&gateway.FailedError{Class: c.class, Message: "m", Budget: c.budget}}})
 			_, o, _ := do(t.Context(), w, a)
-			if (o.Held == flow.HeldBudget) != c.waits || o.Failure == nil || o.Failure.Class != c.class {
-				t.Errorf("held: %q, failure %+v", o.Held, o.Failure)
+			if (o.Held == flow.HeldBudget) != c.waits || o.Short != c.short || o.Failure == nil || o.Failure.Class != c.class {
+				t.Errorf("held: %q %+v, failure %+v", o.Held, o.Short, o.Failure)
 			}
 		})
 	}
@@ -267,11 +283,13 @@ func TestCallerIsTold(t *testing.T) {
 	m := &models{script: []string{`{"text":"x"}`}}
 	a := agentAttempt(t)
 	a.Tenant, a.Labels, a.Stakes, a.Mode = uuid.Max, map[string]string{"team": "a"}, "high", "interactive"
-	a.Budget = &flow.Budget{Cost: 5, Tokens: 7, Spent: usage.Sum{Cost: 2, Tokens: usage.Tokens{Input: 3, Output: 1}}}
+	a.Budget = &flow.Budget{ID: a.Run, Run: a.Run, Cost: 5, Tokens: 7, Spent: usage.Sum{Cost: 2, Tokens: usage.Tokens{Input: 3, Output: 1}}}
+	a.Around = []flow.Budget{{ID: uuid.Max, Run: a.Run, Name: "write", Cost: 4, Spent: usage.Sum{Cost: 1}}}
 	do(t.Context(), New(Config{Gateway: m}), a)
 	want := gateway.Caller{
 		Tenant: uuid.Max, Run: a.Run, Step: "write", Gen: 1, Attempt: 2, Workflow: "w", Agent: "writer", Labels: a.Labels,
-		Mode: "interactive", Stakes: "high", Budget: &gateway.RunBudget{Cost: 5, Tokens: 7, Spent: 2, SpentTokens: 4},
+		Mode: "interactive", Stakes: "high", Budget: &gateway.RunBudget{ID: a.Run, Run: a.Run, Cost: 5, Tokens: 7, Spent: 2, SpentTokens: 4},
+		Around: []gateway.RunBudget{{ID: uuid.Max, Run: a.Run, Step: "write", Cost: 4, Spent: 1}},
 	}
 	if diff := cmp.Diff(want, m.asked[0].Caller); diff != "" {
 		t.Error(diff)

@@ -261,22 +261,27 @@ func (d *dialogue) refused(failed *gateway.FailedError) *noAnswer {
 		return &noAnswer{outcome: fail(classInternal, failed.Message)}
 	}
 	b := &noAnswer{fail(failed.Class, failed.Message), failed.Class == classBudgetExceeded}
-	if b.whole && d.job.mayWait(failed.Budget) {
-		b.outcome.Held = flow.HeldBudget
+	if b.whole {
+		d.job.holdFor(failed.Budget, b.outcome)
 	}
 	return b
 }
 
-// mayWait reports whether the attempt waits for the budget that refused a call. A model whose price nobody knows does not
-// get one by waiting.
-func (j *job) mayWait(b *gateway.BudgetError) bool {
-	switch {
-	case b == nil || b.Unpriced:
-		return false
-	case b.Scope == scopeRun && j.attempt.Budget != nil:
-		return j.attempt.Budget.OnExceeded != workflow.OnExceededFail || onlySetAside(b)
-	default:
-		return b.OnHard == gateway.OnHardPause
+// holdFor lets the attempt wait for the budget that refused a call, where that is of use. A model whose price nobody knows
+// does not get one by waiting, and what a step may spend is not raised: for those it waits only as long as their money
+// is set aside, not spent.
+func (j *job) holdFor(b *gateway.BudgetError, o *flow.Outcome) {
+	if b == nil || b.Unpriced {
+		return
+	}
+	short := flow.Short{Aside: onlySetAside(b)}
+	waits := b.OnHard == gateway.OnHardPause
+	if own := j.attempt.BudgetOf(b.ID); own != nil {
+		short.Budget = own.ID
+		waits = short.Aside || own.OnExceeded == workflow.OnExceededPause || own.OnExceeded == workflow.OnExceededDegrade
+	}
+	if waits {
+		o.Held, o.Short = flow.HeldBudget, short
 	}
 }
 
@@ -294,8 +299,18 @@ func caller(a flow.Attempt, by *workflow.Agent) gateway.Caller {
 		Tenant: a.Tenant, Run: a.Run, Step: a.Path, Gen: a.Gen, Attempt: a.No, Workflow: a.Workflow,
 		Agent: by.Name, Labels: a.Labels, Mode: a.Mode, Stakes: a.Stakes,
 	}
-	if b := a.Budget; b != nil {
-		c.Budget = &gateway.RunBudget{Cost: b.Cost, Tokens: b.Tokens, Spent: b.Spent.Cost, SpentTokens: b.Spent.Tokens.Total()}
+	if a.Budget != nil {
+		own := budget(a.Budget)
+		c.Budget = &own
+	}
+	for i := range a.Around {
+		c.Around = append(c.Around, budget(&a.Around[i]))
 	}
 	return c
+}
+
+func budget(b *flow.Budget) gateway.RunBudget {
+	return gateway.RunBudget{
+		ID: b.ID, Run: b.Run, Step: b.Name, Cost: b.Cost, Tokens: b.Tokens, Spent: b.Spent.Cost, SpentTokens: b.Spent.Tokens.Total(),
+	}
 }

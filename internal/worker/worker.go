@@ -34,9 +34,6 @@ const (
 	classBudgetExceeded = "budget_exceeded"
 )
 
-// scopeRun is what the gateway calls the scope of a run's own budget.
-const scopeRun = "run"
-
 // Gateway makes one logical model call. Its error is a *gateway.FailedError.
 type Gateway interface {
 	Complete(ctx context.Context, r gateway.Request) (gateway.Answer, error)
