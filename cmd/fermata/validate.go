@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,7 +125,11 @@ func formatIssue(file string, i fault.Issue) string {
 	detail, _, _ := strings.Cut(i.Detail, "; did you mean") // it is told below
 	text := placed(file, "error", i) + oneLine(detail)
 	if i.Suggest != "" {
-		text += fmt.Sprintf("\n  help: did you mean %q?", i.Suggest)
+		meant := i.Suggest
+		if !strings.HasPrefix(meant, `"`) {
+			meant = strconv.Quote(meant)
+		}
+		text += "\n  help: did you mean " + meant + "?"
 	}
 	return text
 }

@@ -217,7 +217,7 @@ func TestIssuesMax(t *testing.T) {
 
 // FuzzCompile: no source makes Compile panic, take long, or accept what it does not accept in canonical form.
 func FuzzCompile(f *testing.F) {
-	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/*.txt"} {
+	for _, pattern := range []string{"testdata/good/*.yaml", "testdata/bad/*.txt", "testdata/golden/*.yaml", "testdata/golden/*.json", "testdata/format/*.yaml"} {
 		for _, file := range golden(&testing.T{}, pattern) {
 			for _, c := range strings.Split(read(&testing.T{}, file), "\n====\n") {
 				definition, _, _ := strings.Cut(c, "\n----\n")
@@ -243,10 +243,8 @@ func FuzzCompile(f *testing.F) {
 			t.Fatalf("the canonical form of %q is not stable: %v", source, err)
 		}
 		scope := newScope(t, `{}`, nil)
-		for _, s := range w.Steps {
-			if s.Set != nil {
-				s.Set.Render(scope) //nolint:errcheck // it may fail, it must not panic
-			}
+		for _, e := range everyExpression(w) {
+			e.eval(scope) //nolint:errcheck,gosec // it may fail, it must not panic
 		}
 	})
 }
