@@ -119,8 +119,12 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 		r.broken = fmt.Errorf("step %s is in generation %d, not %d", e.Step, s.gen, e.Gen)
 		return
 	}
-	if s.work == nil {
+	switch {
+	case s.work == nil:
 		r.broken = fmt.Errorf("step %s is %s, and nothing more happens to it", e.Step, s.status)
+		return
+	case !fits(s, body):
+		r.broken = fmt.Errorf("step %s is a %s: %s does not happen to it", e.Step, s.def.Kind, e.Kind)
 		return
 	}
 	switch b := body.(type) {
@@ -164,6 +168,23 @@ func (r *Run) applyStep(e Event, s *step, body any) {
 	default:
 		r.broken = fmt.Errorf("%s is not about a step", e.Kind)
 	}
+}
+
+// fits: the event can happen to a step of its kind, as far as it has come.
+func fits(s *step, body any) bool {
+	switch b := body.(type) {
+	case *CaseChosen:
+		return s.def.Switch != nil && b.Case < len(s.def.Switch.Cases)
+	case *Planned:
+		return s.def.Plan != nil
+	case *ItemEnded:
+		return s.def.Map != nil && s.many != nil
+	case *IterationEnded, *Reopening:
+		return s.def.Loop != nil && s.many != nil
+	case *Succeeded:
+		return !b.Assembled || s.many != nil || s.def.Merge != nil
+	}
+	return true
 }
 
 func (r *Run) applySucceeded(e Event, s *step, b *Succeeded) {

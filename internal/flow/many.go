@@ -37,7 +37,7 @@ func (r *Run) openIteration(s *step) {
 }
 
 func (r *Run) applyItem(s *step, b *ItemEnded) {
-	if s.many == nil || s.instance(b.Item) == nil || s.instance(b.Item).ended {
+	if s.instance(b.Item) == nil || s.instance(b.Item).ended {
 		r.broken = fmt.Errorf("step %s has no item %d at work", s.path(), b.Item)
 		return
 	}

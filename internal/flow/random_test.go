@@ -72,6 +72,7 @@ func randomRun(t *rapid.T, w, changed *workflow.Workflow) {
 	m.bringToEnd(t)
 	m.check(t, changed)
 	m.checkEnd(t)
+	m.checkDamaged(t)
 }
 
 // machine drives a run and a twin of it alike.
@@ -553,6 +554,27 @@ func (m *machine) bringToEnd(t *rapid.T) {
 		m.decide(t, flow.Fired{})
 	}
 	t.Fatalf("the run does not end: %s", cmp.Diff(nil, m.run.View()))
+}
+
+// checkDamaged: a log that no run can have is refused, or is not; it never breaks who reads it.
+func (m *machine) checkDamaged(t *rapid.T) {
+	for range 5 {
+		log := slices.Clone(m.log)
+		one, other := &log[rapid.IntRange(0, len(log)-1).Draw(t, "one")], log[rapid.IntRange(0, len(log)-1).Draw(t, "other")]
+		switch rapid.IntRange(0, 4).Draw(t, "damage") {
+		case 0:
+			one.Step = other.Step
+		case 1:
+			one.Gen++
+		case 2:
+			one.Kind = other.Kind
+		case 3:
+			one.Kind, one.Body, one.Step = other.Kind, other.Body, other.Step
+		case 4:
+			one.Body = other.Body
+		}
+		_, _ = flow.Fold(playRun, m.run.Tenant, m.w, log) //nolint:errcheck // either will do
+	}
 }
 
 // checkEnd: nobody is asked by a run that has ended, and no run it began goes on without it.
