@@ -18,6 +18,7 @@ type scene struct {
 	models *provider
 	client *client
 	nodes  []*node // every process that was started
+	known  int     // calls that were made until the last crash
 }
 
 func newScene(t *testing.T) *scene {
