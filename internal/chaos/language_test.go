@@ -221,10 +221,10 @@ func (n *node) family(first string, kids int) submission {
 
 const beginAsking = `  - {id: begin, agent: writer, prompt: "run=${{ input.n }} step=begin"}`
 
-// TestKillParentAndChildren: kill -9 of the only node, twice, while runs wait for 20 of their own each.
+// TestKillParentAndChildren: kill -9 of the only node while runs wait for 20 of their own each.
 func TestKillParentAndChildren(t *testing.T) {
 	long(t)
-	const parents, kids, deaths = 5, 20, 2
+	const parents, kids, deaths = 5, 20, 1
 	s := newScene(t)
 	s.models.takes(150 * time.Millisecond)
 	a := s.start("a")
