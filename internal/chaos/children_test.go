@@ -152,6 +152,36 @@ func TestFreezeParentsNode(t *testing.T) {
 	t.Logf("%d kids were on another node than their parent, %d on the frozen one", len(across), own)
 }
 
+// TestParkedParents: parents that wait long are nobody's. The end of a kid brings them back soon.
+func TestParkedParents(t *testing.T) {
+	long(t)
+	const parents, kids, soon = 20, 2, 2 * time.Second
+	s := newScene(t)
+	held := s.models.hold(func(c call) bool { return c.run%2 == 1 })
+	a, b := s.start("a"), s.start("b")
+	s.client.load(a.family(beginAsking, kids), 1, parents, a, b)()
+	s.models.await(time.Minute, "one kid of each is done, the other is at work", parents, isOpen)
+	s.await(time.Minute, "all parents are parked", func() bool {
+		return one[int64](s.db, `select count(*) from run where parent_id is null and owner is null and status = 'waiting' and waiting_for = 'child'`) == parents
+	})
+	held.release()
+	s.finish(time.Minute)
+	s.still()
+	e := s.judge()
+
+	s.judgeFamily(a, e, kids)
+	longest := time.Duration(0)
+	for id, r := range e.rows {
+		if r.Parent != nil {
+			log := e.logs[id]
+			heard := naming(e.logs[*r.Parent], "step_succeeded", id)
+			longest = max(longest, heard[0].Durable.Sub(log[len(log)-1].Durable))
+		}
+	}
+	s.want(longest <= soon, "the longest way of the end of a kid to its parent took %s", longest)
+	t.Logf("%d parents were parked; the longest way of an end took %s", parents, longest)
+}
+
 // TestKillPostgresInAMapOfRuns: kill -9 of the postmaster, twice, in the middle of maps whose items are runs.
 func TestKillPostgresInAMapOfRuns(t *testing.T) {
 	long(t)
