@@ -96,6 +96,14 @@ func (l languageService) wantError(t *testing.T, id, class string, parts ...stri
 	}
 }
 
+// price gives a model a price: what works within a plan has a budget, which cannot be kept to without.
+func (l languageService) price(t *testing.T, model string) {
+	t.Helper()
+	l.mustPut(t, "/v1/prices", map[string]any{
+		"model": model, "rows": []any{map[string]any{"input": "1", "output": "1", "source": "of the test"}},
+	})
+}
+
 // shownApproval is what these tests read of an approval.
 type shownApproval struct {
 	ID, Status, Step, About, Title string
@@ -288,12 +296,13 @@ steps:
       %[2]s
 `
 
+// once, in the place of an approval, lets a plan be made once.
+const once = "\n    retry: none"
+
 func (l languageService) planApproved(t *testing.T) {
 	l.script("approved", `{"steps":[{"id":"climb","agent":"worker","prompt":"Climb ${{ input.goal }}."}],"output":{"done":"${{ steps.climb.output }}"}}`)
 	l.script("approved-worker", "It is climbed.")
-	l.mustPut(t, "/v1/prices", map[string]any{ // what a plan may cost is bounded, so that it must be known
-		"model": "approved-worker", "rows": []any{map[string]any{"input": "1", "output": "1", "source": "of the test"}},
-	})
+	l.price(t, "approved-worker")
 	id := l.start(t, fmt.Sprintf(delegating, "approved", "approval: {when: estimate.steps > 0}"), map[string]any{"goal": "the top"})
 	a := l.asked(t, id)
 	if a.About != "plan" || !strings.Contains(string(a.Show), "Climb ${{ input.goal }}.") || l.servers["team"].Count("approved-worker") != 0 {
@@ -327,13 +336,14 @@ func (l languageService) planRejected(t *testing.T) {
 // to plan, again and again, comes to the depth that is allowed and no further.
 func (l languageService) planBeyond(t *testing.T) {
 	l.script("wide", `{"steps":[{"id":"a","agent":"worker","prompt":"A."},{"id":"b","agent":"worker","prompt":"B."},{"id":"c","agent":"worker","prompt":"C."}]}`)
-	l.wantError(t, l.start(t, fmt.Sprintf(delegating, "wide", ""), map[string]any{"goal": "much"}), "invalid_output", "it may have 2")
+	l.wantError(t, l.start(t, fmt.Sprintf(delegating, "wide", once), map[string]any{"goal": "much"}), "invalid_output", "it may have 2")
 	if n := l.servers["team"].Count("wide"); n != 3 {
 		t.Errorf("the planner was asked %d times, not once and twice again", n)
 	}
 
 	l.script("deep", `{"steps":[{"id":"deeper","plan":{"agent":"lead","goal":"Deeper.","allow":{"kinds":["agent","plan"],"agents":["worker"],"max_steps":2,"max_depth":2,"max_usd":0.5}}}]}`)
-	id := l.start(t, fmt.Sprintf(delegating, "deep", ""), map[string]any{"goal": "the ground"})
+	l.price(t, "deep")
+	id := l.start(t, fmt.Sprintf(delegating, "deep", once), map[string]any{"goal": "the ground"})
 	l.wantError(t, id, "child_failed", "2 deep")
 	_, body := l.get(t, "/v1/runs?parent="+id)
 	if page := decode[struct{ Data []struct{ Status string } }](t, body); len(page.Data) != 1 || page.Data[0].Status != "failed" {
