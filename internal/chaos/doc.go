@@ -4,5 +4,5 @@
 // also proves that its fault did happen, so that none can pass by missing it.
 //
 // All of them take minutes (make chaos); with -short one remains. FERMATA_CHAOS_RACE=1 builds the program with the race
-// detector. The logs of the nodes are kept when a test fails.
+// detector; FERMATA_CHAOS_FORMER names the program of a release before, and lets nodes of it take part in an upgrade. The logs of the nodes are kept when a test fails.
 package chaos

@@ -17,7 +17,7 @@ func whole() *evidence {
 	finished := at.Add(time.Minute)
 	e := &evidence{
 		promised: map[int]promise{7: {id: id, at: at}},
-		rows:     map[uuid.UUID]row{id: {ID: id, Status: "succeeded", Calls: 3, Cost: 30, Done: 3, Finished: &finished}},
+		rows:     map[uuid.UUID]row{id: {ID: id, Status: "succeeded", Calls: 3, Cost: 30, Done: 3, Total: 3, Finished: &finished}},
 		logs:     map[uuid.UUID][]event{},
 		spent:    bill{Calls: 3, Input: 300, Output: 45, Cost: 30},
 	}
@@ -30,8 +30,9 @@ func whole() *evidence {
 	add("run_submitted", "", "{}")
 	for _, step := range chainSteps {
 		add("step_started", step, "")
-		e.calls = append(e.calls, call{run: 7, step: step, node: "a", began: at, ended: at.Add(time.Millisecond), answered: true})
-		add("step_succeeded", step, `{"output":"x","calls":[{"try":1,"tokens":{"input":100,"output":15},"cost_nano":10}]}`)
+		c := call{no: len(e.calls) + 1, run: 7, step: step, asked: step, node: "a", began: at, ended: at.Add(time.Millisecond), answered: true}
+		e.calls = append(e.calls, c)
+		add("step_succeeded", step, `{"output":"`+c.mark()+`","calls":[{"try":1,"tokens":{"input":100,"output":15},"cost_nano":10}]}`)
 	}
 	add("run_succeeded", "", "{}")
 	return e
@@ -72,6 +73,15 @@ func TestJudge(t *testing.T) {
 			again := e.calls[0]
 			again.began = (*e.log())[2].Durable.Add(time.Millisecond)
 			e.calls = append(e.calls, again)
+		},
+		"what was answered and committed is not asked for": func(e *evidence) {
+			again := e.calls[0]
+			again.no, again.began = len(e.calls)+1, (*e.log())[2].Durable.Add(time.Millisecond)
+			e.calls = append(e.calls, again)
+		},
+		"the end of each child is told once": func(e *evidence) {
+			id, parent := uuid.New(), e.promised[7].id
+			e.rows[id] = row{ID: id, Status: "succeeded", Parent: &parent}
 		},
 		"an answer is in the log at most once":             func(e *evidence) { e.calls[1].answered = false },
 		"spend is the sum of the calls in the logs":        func(e *evidence) { e.spent.Cost++ },

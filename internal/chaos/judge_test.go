@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -40,7 +42,9 @@ type row struct {
 	Calls    int64
 	Cost     int64
 	Done     int32
+	Total    int32
 	Finished *time.Time
+	Parent   *uuid.UUID // whose step started it
 }
 
 // bill is what models have cost.
@@ -69,7 +73,8 @@ type evidence struct {
 func (s *scene) evidence() *evidence {
 	s.t.Helper()
 	e := &evidence{promised: s.client.promises(), rows: map[uuid.UUID]row{}, logs: map[uuid.UUID][]event{}, calls: s.models.ledger()}
-	for _, r := range rows(s.db, pgx.RowToStructByPos[row], `select id, status, owner, calls, cost_nano, steps_done, finished_at from run`) {
+	for _, r := range rows(s.db, pgx.RowToStructByPos[row], `select id, status, owner, calls, cost_nano, steps_done, steps_total,
+		finished_at, parent_id from run`) {
 		e.rows[r.ID] = r
 	}
 	for _, ev := range rows(s.db, pgx.RowToStructByPos[event], `select run_id, seq, at, kind, step, gen, attempt, data,
@@ -138,6 +143,8 @@ func (e *evidence) findings(allowed []string) map[string][]string {
 		"no step starts once a run is cancelling":          e.lateStarts,
 		"a committed step is not executed again":           e.repeats,
 		"an answer is in the log at most once":             e.unasked,
+		"what was answered and committed is not asked for": e.rebought,
+		"the end of each child is told once":               e.untold,
 		"spend is the sum of the calls in the logs":        e.money,
 		"nothing is owned or waiting once runs have ended": e.leftovers,
 	} {
@@ -156,8 +163,8 @@ func (e *evidence) ended(allowed []string) (found []string) {
 			found = append(found, fmt.Sprintf("run %d (%s) is lost", n, e.promised[n].id))
 		case !slices.Contains(allowed, r.Status):
 			found = append(found, fmt.Sprintf("run %d (%s) is %s", n, r.ID, r.Status))
-		case r.Status == "succeeded" && int(r.Done) != len(chainSteps):
-			found = append(found, fmt.Sprintf("run %d (%s) succeeded with %d steps done", n, r.ID, r.Done))
+		case r.Status == "succeeded" && r.Done != r.Total:
+			found = append(found, fmt.Sprintf("run %d (%s) succeeded with %d of %d steps done", n, r.ID, r.Done, r.Total))
 		}
 	}
 	return found
@@ -171,9 +178,36 @@ func (e *evidence) strangers() (found []string) {
 		}
 		known[p.id] = n
 	}
-	for id := range e.rows {
-		if _, ok := known[id]; !ok {
+	for id, r := range e.rows {
+		switch _, ok := known[id]; {
+		case r.Parent == nil && !ok:
 			found = append(found, fmt.Sprintf("run %s was promised to nobody", id))
+		case r.Parent != nil && len(naming(e.logs[*r.Parent], "step_waiting", id)) != 1:
+			found = append(found, fmt.Sprintf("run %s was not started by run %s, once", id, *r.Parent))
+		}
+	}
+	return found
+}
+
+// naming are the events of a kind that name a child; empty: of any kind but the one that started it.
+func naming(log []event, kind string, child uuid.UUID) (list []event) {
+	for _, ev := range log {
+		if of := ev.Kind == kind || kind == "" && ev.Kind != "step_waiting"; of && strings.Contains(ev.Data, `"child":{"run":"`+child.String()+`"`) {
+			list = append(list, ev)
+		}
+	}
+	return list
+}
+
+// untold: of each child that has ended, its parent knows, once.
+func (e *evidence) untold() (found []string) {
+	for id, r := range e.rows {
+		if r.Parent == nil || !slices.Contains(ends, r.Status) {
+			continue
+		}
+		told := len(naming(e.logs[*r.Parent], "", id))
+		if told > 1 || told == 0 && e.rows[*r.Parent].Status == "succeeded" {
+			found = append(found, fmt.Sprintf("run %s is %s; its parent %s was told of it %d times", id, r.Status, *r.Parent, told))
 		}
 	}
 	return found
@@ -239,7 +273,7 @@ func (e *evidence) afterlife() (found []string) {
 	return found
 }
 
-// order: in all workflows here, a step needs the one before it.
+// order: in a chain, a step needs the one before it.
 func (e *evidence) order() (found []string) {
 	for id, log := range e.logs {
 		done := map[string]bool{}
@@ -249,7 +283,7 @@ func (e *evidence) order() (found []string) {
 			}
 			done[ev.Step] = done[ev.Step] || ev.Kind == "step_succeeded"
 		}
-		if of(log, "run_succeeded") > 0 && of(log, "step_succeeded") != len(chainSteps) {
+		if done[chainSteps[0]] && of(log, "run_succeeded") > 0 && of(log, "step_succeeded") != len(chainSteps) {
 			found = append(found, fmt.Sprintf("run %s succeeded after %d steps", id, of(log, "step_succeeded")))
 		}
 	}
@@ -272,8 +306,8 @@ func (e *evidence) lateStarts() (found []string) {
 // repeats compares the provider's ledger with the commits of the log: both were written by the clock of this machine.
 func (e *evidence) repeats() (found []string) {
 	calls := e.byStep()
-	for n, p := range e.promised {
-		for _, ev := range e.logs[p.id] {
+	for n, id := range e.numbered() {
+		for _, ev := range e.logs[id] {
 			if ev.Kind != "step_succeeded" {
 				continue
 			}
@@ -286,6 +320,84 @@ func (e *evidence) repeats() (found []string) {
 		}
 	}
 	return found
+}
+
+// numbered are the runs by the numbers in their inputs; of children they are not promised to anybody.
+func (e *evidence) numbered() map[int]uuid.UUID {
+	list := map[int]uuid.UUID{}
+	for n, p := range e.promised {
+		list[n] = p.id
+	}
+	for id, log := range e.logs {
+		var submitted struct{ Input struct{ N int } }
+		if err := json.Unmarshal([]byte(log[0].Data), &submitted); err == nil && e.rows[id].Parent != nil {
+			list[submitted.Input.N] = id
+		}
+	}
+	return list
+}
+
+// answerMark finds the answers of the provider in what was logged.
+var answerMark = regexp.MustCompile(`#(\d+)#`)
+
+// committed are the times at which answers of the provider became durable, by their numbers.
+func (e *evidence) committed() map[int]time.Time {
+	durable := map[int]time.Time{}
+	for _, log := range e.logs {
+		for _, ev := range log {
+			if ev.Kind != "step_succeeded" && ev.Kind != "turn_answered" && ev.Kind != "plan_made" {
+				continue
+			}
+			for _, found := range answerMark.FindAllStringSubmatch(ev.Data, -1) {
+				no, _ := strconv.Atoi(found[1]) // digits
+				if at, known := durable[no]; !known || ev.Durable.Before(at) {
+					durable[no] = ev.Durable
+				}
+			}
+		}
+	}
+	return durable
+}
+
+// prompted is a prompt to a model of one step of one run.
+type prompted struct {
+	stepOf
+	model, asked string
+}
+
+func (e *evidence) byPrompt() map[prompted][]call {
+	all := map[prompted][]call{}
+	for _, c := range e.calls {
+		k := prompted{stepOf{c.run, c.step}, c.model, c.asked}
+		all[k] = append(all[k], c)
+	}
+	return all
+}
+
+// rebought: once an answer is committed, nobody asks for it again.
+func (e *evidence) rebought() (found []string) {
+	durable := e.committed()
+	for p, calls := range e.byPrompt() {
+		for _, first := range calls {
+			at, ok := durable[first.no]
+			for _, again := range calls {
+				if ok && again.began.After(at) {
+					found = append(found, fmt.Sprintf("run %d: step %s: answer %s to %s was committed at %s, and asked for again by %s at %s",
+						p.run, p.step, first.mark(), p.model, at.Format(time.StampMicro), again.node, again.began.Format(time.StampMicro)))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// askedAgain counts the calls that repeat one before, and the most for one prompt.
+func (e *evidence) askedAgain() (all, most int) {
+	for _, calls := range e.byPrompt() {
+		all += len(calls) - 1
+		most = max(most, len(calls)-1)
+	}
+	return all, most
 }
 
 // stepOf is a step of a run, by the run's number.
@@ -301,6 +413,25 @@ func (e *evidence) byStep() map[stepOf][]call {
 		all[k] = append(all[k], c)
 	}
 	return all
+}
+
+// ofChild is what a child has cost, as an event tells its parent. It is in the parent's sum, and spent by the child.
+func ofChild(ev event) (b bill, err error) {
+	if !strings.Contains(ev.Data, `"child":{`) {
+		return b, nil
+	}
+	var body struct {
+		Child struct {
+			Sum struct {
+				Calls int64 `json:"calls"`
+				Cost  int64 `json:"cost_nano"`
+			} `json:"sum"`
+		} `json:"child"`
+	}
+	if err := json.Unmarshal([]byte(ev.Data), &body); err != nil {
+		return b, fmt.Errorf("run %s: event %d: %w", ev.Run, ev.Seq, err)
+	}
+	return bill{Calls: body.Child.Sum.Calls, Cost: body.Child.Sum.Cost}, nil
 }
 
 // billed reads the calls that an event carries.
@@ -338,7 +469,7 @@ func billed(ev event) (list []noted, err error) {
 func (e *evidence) money() (found []string) {
 	var all bill
 	for id, log := range e.logs {
-		var own bill
+		var own, sum bill
 		for _, ev := range log {
 			list, err := billed(ev)
 			if err != nil {
@@ -347,9 +478,15 @@ func (e *evidence) money() (found []string) {
 			for _, b := range list {
 				own = own.plus(b.bill)
 			}
+			of, err := ofChild(ev)
+			if err != nil {
+				found = append(found, err.Error())
+			}
+			sum = sum.plus(of)
 		}
-		if r := e.rows[id]; r.Finished != nil && (r.Calls != own.Calls || r.Cost != own.Cost) {
-			found = append(found, fmt.Sprintf("run %s: its row says %d calls for %d nano-USD, its log %d for %d", id, r.Calls, r.Cost, own.Calls, own.Cost))
+		sum = sum.plus(own)
+		if r := e.rows[id]; r.Finished != nil && (r.Calls != sum.Calls || r.Cost != sum.Cost) {
+			found = append(found, fmt.Sprintf("run %s: its row says %d calls for %d nano-USD, its log %d for %d", id, r.Calls, r.Cost, sum.Calls, sum.Cost))
 		}
 		all = all.plus(own)
 	}
@@ -362,9 +499,9 @@ func (e *evidence) money() (found []string) {
 // unasked: the log holds no more answers than the provider gave.
 func (e *evidence) unasked() (found []string) {
 	given := e.byStep()
-	for n, p := range e.promised {
+	for n, id := range e.numbered() {
 		answers := map[string]int{}
-		for _, ev := range e.logs[p.id] {
+		for _, ev := range e.logs[id] {
 			list, _ := billed(ev) // what cannot be read is found by money
 			answers[ev.Step] += count(list, func(n noted) bool { return n.answered })
 		}

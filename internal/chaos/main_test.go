@@ -13,6 +13,9 @@ import (
 // program is the path of the built service: the tests find it in the environment of their own process.
 const program = "CHAOS_PROGRAM"
 
+// former is the path of the program of a release before, if the test of an upgrade is wanted.
+const former = "FERMATA_CHAOS_FORMER"
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 // run builds the program once for all tests.

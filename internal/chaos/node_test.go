@@ -72,7 +72,7 @@ func (s *scene) launch(database, listen, name string, args ...string) *node {
 	}
 	defer log.Close()
 	all := append([]string{"serve", "-o", "json", "--database-url", database, "--listen", listen, "--node", name, "--config", s.path("config.yaml")}, args...)
-	n.cmd = exec.Command(os.Getenv(program), all...)
+	n.cmd = exec.Command(s.program, all...)
 	n.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, keyVariable + "=" + name}
 	n.cmd.Stderr = log
 	n.cmd.SysProcAttr = nodeAttr()

@@ -4,6 +4,8 @@ package chaos
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -24,8 +26,11 @@ const (
 
 // call is one request to the provider, as its ledger keeps it.
 type call struct {
+	no           int    // its place in the ledger, from 1: it stands in the answer
 	run          int    // the number in the prompt
 	step         string // the step in the prompt
+	model        string
+	asked        string // all that was said before, hashed: two calls of the same are for the same answer
 	node         string // who called
 	began, ended time.Time
 	open         bool // not answered yet
@@ -42,7 +47,8 @@ type provider struct {
 	calls   []call
 	delay   time.Duration
 	holds   []*hold
-	changed chan struct{} // closed and replaced at each change of the ledger
+	says    func(c call, said string) string // nil: a few words
+	changed chan struct{}                    // closed and replaced at each change of the ledger
 }
 
 // hold keeps the calls that match from being answered.
@@ -72,6 +78,21 @@ func (p *provider) takes(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.delay = d
+}
+
+// speaks sets what is answered. said is all that was said before, as it was sent. What it gives must hold c.mark().
+func (p *provider) speaks(says func(c call, said string) string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.says = says
+}
+
+// mark is what the answer to a call is found by in the logs.
+func (c call) mark() string { return fmt.Sprintf("#%d#", c.no) }
+
+// words is an answer that nothing is expected of.
+func words(c call, _ string) string {
+	return fmt.Sprintf("answer %s to %s of %d", c.mark(), c.step, c.run)
 }
 
 // hold holds calls that match until release; those already begun are left alone.
@@ -146,6 +167,15 @@ type request struct {
 	Messages []json.RawMessage `json:"messages"`
 }
 
+// said is all that was said, as it was sent.
+func (r request) said() string {
+	var text strings.Builder
+	for _, m := range r.Messages {
+		text.Write(m)
+	}
+	return text.String()
+}
+
 func (p *provider) serve(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if err := json.NewDecoder(r.Body).Decode(&req); err != nil || !strings.HasSuffix(r.URL.Path, "/chat/completions") {
@@ -159,23 +189,38 @@ func (p *provider) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.node = strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
-	at, wait := p.begin(c)
+	said := req.said()
+	sum := sha256.Sum256([]byte(said))
+	c.model, c.asked = req.Model, hex.EncodeToString(sum[:8])
+	no, wait := p.begin(c)
+	c.no = no
 	answered := wait(r.Context())
 	if answered {
-		answered = answer(w, req, c) == nil && r.Context().Err() == nil
+		answered = answer(w, req, p.text(c, said)) == nil && r.Context().Err() == nil
 	}
 	p.note(func() {
-		p.calls[at].ended, p.calls[at].open, p.calls[at].answered = time.Now(), false, answered
+		own := &p.calls[c.no-1]
+		own.ended, own.open, own.answered = time.Now(), false, answered
 	})
 }
 
+func (p *provider) text(c call, said string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.says == nil {
+		return words(c, said)
+	}
+	return p.says(c, said)
+}
+
 // begin notes a call; wait returns true when it is to be answered, false when its caller is gone.
-func (p *provider) begin(c call) (at int, wait func(context.Context) bool) {
+func (p *provider) begin(c call) (no int, wait func(context.Context) bool) {
 	var held *hold
 	var delay time.Duration
 	p.note(func() {
 		c.began, c.open = time.Now(), true
-		at, delay = len(p.calls), p.delay
+		no, delay = len(p.calls)+1, p.delay
+		c.no = no
 		p.calls = append(p.calls, c)
 		for _, h := range p.holds {
 			if h.match(c) {
@@ -183,7 +228,7 @@ func (p *provider) begin(c call) (at int, wait func(context.Context) bool) {
 			}
 		}
 	})
-	return at, func(ctx context.Context) bool {
+	return no, func(ctx context.Context) bool {
 		done := time.After(delay)
 		if held != nil {
 			select {
@@ -202,8 +247,9 @@ func (p *provider) begin(c call) (at int, wait func(context.Context) bool) {
 }
 
 // mark is how a prompt says which step of which run it belongs to.
-var mark = regexp.MustCompile(`run=(\d+) step=([a-z]+)`)
+var mark = regexp.MustCompile(`run=(\d+) step=([a-z]+(?:\.[a-z0-9]+)*)`)
 
+// prompt marks a prompt with a step; of one inside a map or a loop, step is its path, with an expression in it.
 func prompt(step string) string { return "run=${{ input.n }} step=" + step }
 
 func identify(req request) (call, error) {
@@ -223,8 +269,7 @@ const (
 	tokensCompletion = 15
 )
 
-func answer(w http.ResponseWriter, req request, c call) error {
-	text := fmt.Sprintf("answer to %s of %d", c.step, c.run)
+func answer(w http.ResponseWriter, req request, text string) error {
 	usage := map[string]any{
 		"prompt_tokens": tokensPrompt, "completion_tokens": tokensCompletion, "total_tokens": tokensPrompt + tokensCompletion,
 		"prompt_tokens_details": map[string]any{"cached_tokens": tokensCached},

@@ -12,12 +12,14 @@ import (
 
 // scene is what a test plays in: a Postgres, a provider of models and the nodes.
 type scene struct {
-	t      *testing.T
-	dir    string // of the logs: kept when the test fails
-	db     *database
-	models *provider
-	client *client
-	nodes  []*node // every process that was started
+	t       *testing.T
+	dir     string // of the logs: kept when the test fails
+	program string // that nodes are started of
+	db      *database
+	models  *provider
+	client  *client
+	nodes   []*node // every process that was started
+	known   int     // calls that were made until the last crash
 }
 
 func newScene(t *testing.T) *scene {
@@ -35,7 +37,7 @@ func newScene(t *testing.T) *scene {
 			t.Error(err)
 		}
 	})
-	s := &scene{t: t, dir: dir, db: newDatabase(t), models: newProvider(t), client: newClient(t)}
+	s := &scene{t: t, dir: dir, program: os.Getenv(program), db: newDatabase(t), models: newProvider(t), client: newClient(t)}
 	s.write("config.yaml", fmt.Sprintf("providers:\n  - name: %s\n    kind: openai\n    base_url: %s/v1\n    api_key_env: %s\n",
 		providerName, s.models.url, keyVariable))
 	t.Cleanup(s.closeNodes)
