@@ -17,14 +17,11 @@ type work struct {
 	cost     uint64 // of its expressions
 	bytes    int    // of its events
 	children int
+	left     bool // some of what may go on now
 }
 
 // enough reports whether the decision leaves the rest to the next one.
 func (w *work) enough() bool {
-	return w.steps >= workStepsMax || w.cost >= workCostMax || w.bytes >= workBytesMax || w.children >= workChildrenMax
-}
-
-// hasMore reports whether a decision has left something that may go on now.
-func (r *Run) hasMore() bool {
-	return len(r.ready) > 0 && len(r.open) < r.w.MaxParallel && !r.status.Ended()
+	w.left = w.steps >= workStepsMax || w.cost >= workCostMax || w.bytes >= workBytesMax || w.children >= workChildrenMax
+	return w.left
 }
