@@ -53,6 +53,7 @@ type Run struct {
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
+	full    map[string]bool     // names of which one was lost since one was taken
 	owed    map[uuid.UUID]*debt // runs that steps started, whose cost is not counted yet
 	level   int                 // of the ladder
 	levelAt time.Time           // when it came to it
