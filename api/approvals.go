@@ -125,10 +125,34 @@ func checkAnswer(row store.ApprovalRow, body ApprovalAnswerRequest) (json.RawMes
 			form = json.RawMessage("{}")
 		}
 	}
-	return form, checkForm(row, form)
+	if err := checkForm(row, form); err != nil {
+		return nil, err
+	}
+	return form, checkReplaced(row, body.Choice, form)
+}
+
+// checkReplaced: who replaces the output of a step has to give one. The form's schema cannot say so: it knows no choices.
+func checkReplaced(row store.ApprovalRow, choice string, form json.RawMessage) error {
+	if row.About != flow.AboutEscalation || choice != flow.DecisionReplace {
+		return nil
+	}
+	var given struct {
+		Output json.RawMessage `json:"output"`
+	}
+	if json.Unmarshal(form, &given) == nil && given.Output != nil {
+		return nil
+	}
+	e := fault.New(fault.KindInvalid, "output_missing", "to replace the step's output, give it in the form")
+	e.Issues = []fault.Issue{{Pointer: "/form/output", Code: e.Code, Detail: e.Detail}}
+	return e
 }
 
 func checkForm(row store.ApprovalRow, form json.RawMessage) error {
+	if len(form) > workflow.OutputBytesMax { // it becomes the output of a step
+		e := fault.New(fault.KindInvalid, "form_too_large", "the form has %d bytes; the limit is %d", len(form), workflow.OutputBytesMax)
+		e.Issues = []fault.Issue{{Pointer: "/form", Code: e.Code, Detail: e.Detail}}
+		return e
+	}
 	schema, err := workflow.CompileSchema(row.Form)
 	if err != nil {
 		return fmt.Errorf("compile the form of approval %s: %w", row.Approval, unkind{err})

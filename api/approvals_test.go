@@ -16,6 +16,7 @@ import (
 
 	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/store"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 const headlineForm = `{"type":"object","required":["headline"],"additionalProperties":false,"properties":{"headline":{"type":"string","minLength":3}}}`
@@ -132,9 +133,27 @@ func TestApprovalAnswerIsChecked(t *testing.T) {
 	other := "/v1/approvals/" + formatApprovalID(rows[1].Approval)
 	s.send(t, "POST", other, `{"choice":"hold","form":{"headline":"Tides"}}`).wantProblem(http.StatusUnprocessableEntity, "form_unexpected")
 	s.send(t, "POST", other, `{"choice":"hold"}`).want(http.StatusOK)
+	s.send(t, "POST", path, `{"choice":"approve","form":{"headline":"`+strings.Repeat("x", workflow.OutputBytesMax)+`"}}`).
+		wantProblem(http.StatusUnprocessableEntity, "form_too_large")
 	if rows[0].Status != flow.ApprovalOpen {
 		t.Errorf("a refused answer closed it: %s", rows[0].Status)
 	}
+}
+
+// Who replaces the output of a failed step gives one; nobody takes null for an object that was promised.
+func TestReplacedOutputIsGiven(t *testing.T) {
+	s := newService(t, nil)
+	row := &askPeople(s, 1)[0]
+	row.About, row.Initial, row.Choices = flow.AboutEscalation, nil, []string{flow.DecisionReplace, flow.DecisionFail}
+	row.Form = json.RawMessage(`{"type":"object","properties":{"output":{"type":["object","null"]},"notes":{"type":"string"}}}`)
+	path := "/v1/approvals/" + formatApprovalID(row.Approval)
+	for _, body := range []string{`{"choice":"replace"}`, `{"choice":"replace","form":{}}`, `{"choice":"replace","form":{"notes":"n"}}`} {
+		p := s.send(t, "POST", path, body).wantProblem(http.StatusUnprocessableEntity, "output_missing")
+		if p.Errors[0].Pointer != "/form/output" {
+			t.Errorf("got %+v", p.Errors)
+		}
+	}
+	s.send(t, "POST", path, `{"choice":"replace","form":{"output":null}}`).want(http.StatusOK)
 }
 
 // Of many answers at once one counts; the others are told that they came second.

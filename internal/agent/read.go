@@ -107,6 +107,9 @@ func (t Talk) accept(value []byte, mended bool) (Done, *complaint) {
 	if c := tooLarge(done.Output); c != nil {
 		return Done{}, c
 	}
+	if deep := workflow.TooDeep(done.Output); deep != "" {
+		return Done{}, &complaint{text: "- the value: " + deep}
+	}
 	if t.contract.Schema != nil {
 		if issues := t.contract.Schema.Check(done.Output); len(issues) > 0 {
 			return Done{}, &complaint{text: told(issues)}

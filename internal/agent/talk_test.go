@@ -53,6 +53,22 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// An answer within which values stand deeper than a log can be read with is asked for again: a run that took one could never
+// be loaded.
+func TestDepth(t *testing.T) {
+	any, _ := Open(&workflow.Agent{Output: workflow.Contract{JSON: true}}, Task{Prompt: "p"})
+	deep := func(n int) string { return strings.Repeat("[", n) + `"]["` + strings.Repeat("]", n) }
+	if _, step := Next(any, deep(1_000)); string(step.(Done).Output) != deep(1_000) {
+		t.Error("a thousand is not too deep")
+	}
+	if _, step := Next(any, deep(1_001)); !strings.Contains(step.(Ask).Messages[3].Content, "more than 1000 deep") {
+		t.Errorf("got %+v", step)
+	}
+	if _, step := Next(any, `{"`+strings.Repeat("[", 2_000)+`\"{": 1}`); step.(Done).Repaired {
+		t.Error("brackets in texts count")
+	}
+}
+
 func TestFeedbackIsBounded(t *testing.T) {
 	_, ask := Open(&workflow.Agent{}, Task{Prompt: "p", Feedback: strings.Repeat("é", feedbackBytesMax)})
 	got := ask.Messages[0].Content

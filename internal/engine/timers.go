@@ -41,9 +41,10 @@ func (s *shard) schedule(h *holding) {
 	heap.Push(&s.timers, timer{at: due, run: h.run.ID})
 }
 
-// fire decides the runs whose time has come.
+// fire decides the runs whose time has come, by the time that the rules are told: a later one would name runs that they
+// find nothing to do for.
 func (s *shard) fire() {
-	now := s.clock.now()
+	now := s.now
 	if now.Sub(s.timers.swept) > timersHorizon/2 {
 		s.timers.swept = now
 		for _, h := range s.runs {

@@ -91,21 +91,20 @@ func (s *shard) acquit(h *holding) {
 func suspected(h *holding) bool { return store.Claimed{Crashes: h.crashes}.Suspect() }
 
 // takeSubmission opens a run. Where there is no room, or others wait already, only its submission is recorded: a
-// claim starts it.
+// claim starts it. So it is with runs of a full batch: those that start others would fill it without end.
 func (s *shard) takeSubmission(sub *submission) {
 	if h := s.runs[sub.sub.ID]; h != nil {
 		sub.answer(h.submitted())
 		return
 	}
-	run, events, err := s.open(*sub.sub)
+	owned := int(s.held.Load()) < s.room() && !s.backlog.Load() && !s.isDraining() && !s.batch.full()
+	run, events, err := s.open(*sub.sub, owned)
 	if err != nil {
 		sub.answer(err)
 		return
 	}
 	h := newHolding(run)
-	owned := int(s.held.Load()) < s.room() && !s.backlog.Load() && !s.isDraining()
 	if !owned {
-		events = events[:1]
 		h.leaving = true
 		s.backlog.Store(true)
 	}
@@ -130,14 +129,17 @@ func (h *holding) submitted() error {
 	return fmt.Errorf("run %s was submitted before, and is not durable yet", h.run.ID)
 }
 
-// open is flow.Open; a panic in the rules costs the submission, not the shard.
-func (s *shard) open(sub flow.Submission) (run *flow.Run, events []flow.Event, err error) {
+// open is flow.Open, or flow.Accept; a panic in the rules costs the submission, not the shard.
+func (s *shard) open(sub flow.Submission, start bool) (run *flow.Run, events []flow.Event, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("open run: panic in the rules: %v", p)
 			s.log.Error("submission", "error", err)
 		}
 	}()
+	if !start {
+		return flow.Accept(sub, s.now)
+	}
 	return flow.Open(sub, s.now)
 }
 

@@ -161,6 +161,9 @@ func (r *Run) sectionDue() time.Time {
 
 // Due is when the run must be decided upon again if nothing else happens.
 func (r *Run) Due() time.Time {
+	if r.work.left && !r.status.Ended() {
+		return r.now.Add(time.Microsecond)
+	}
 	due := r.sectionDue()
 	if r.cut {
 		due = r.cutSince.Add(cutGrace)

@@ -53,6 +53,7 @@ type Run struct {
 
 	signals []kept // that nobody has taken
 	heard   map[string]bool
+	full    map[string]bool     // names of which one was lost since one was taken
 	owed    map[uuid.UUID]*debt // runs that steps started, whose cost is not counted yet
 	level   int                 // of the ladder
 	levelAt time.Time           // when it came to it
@@ -72,6 +73,7 @@ type Run struct {
 	charged []Charge
 	effects Effects
 	output  json.RawMessage // of the run, rendered when the main list was done
+	work    work
 }
 
 // Charge is a model call that a decision has just recorded.
@@ -83,6 +85,27 @@ type Charge struct {
 // Open starts a run: its state and its first events. The error is a *fault.Error that says what is wrong with the
 // submission; then nothing has happened.
 func Open(s Submission, now time.Time) (*Run, []Event, error) {
+	r, body, err := prepare(s, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.emit(KindRunSubmitted, nil, body)
+	r.advance()
+	return r, r.take(), nil
+}
+
+// Accept is Open for a run that somebody else will start: nothing of it begins.
+func Accept(s Submission, now time.Time) (*Run, []Event, error) {
+	r, body, err := prepare(s, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.emit(KindRunSubmitted, nil, body)
+	return r, r.take(), nil
+}
+
+// prepare checks a submission: a run that nothing has happened to, and the body of its first event.
+func prepare(s Submission, now time.Time) (*Run, *Submitted, error) {
 	input, err := checkInput(s)
 	if err != nil {
 		return nil, nil, err
@@ -103,9 +126,7 @@ func Open(s Submission, now time.Time) (*Run, []Event, error) {
 	if body.Mode, err = r.word("mode", s.Mode, s.Workflow.Mode, "batch", "interactive"); err != nil {
 		return nil, nil, err
 	}
-	r.emit(KindRunSubmitted, nil, body)
-	r.advance()
-	return r, r.take(), nil
+	return r, body, nil
 }
 
 func checkInput(s Submission) (json.RawMessage, error) {
@@ -237,6 +258,7 @@ func (r *Run) emit(k Kind, s *step, body any) {
 	}
 	r.apply(e, body)
 	r.out = append(r.out, e)
+	r.work.bytes += len(e.Body)
 }
 
 func (r *Run) take() []Event {

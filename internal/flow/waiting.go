@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -181,7 +182,7 @@ func (r *Run) askPerson(s *step, o *Outcome) {
 		return
 	}
 	choices := q.Options
-	if len(choices) == 0 || len(choices) > choicesMax {
+	if len(choices) == 0 || len(choices) > choicesMax || slices.ContainsFunc(choices, isNoChoice) {
 		choices = []string{ChoiceAnswer}
 	}
 	show, err := json.Marshal(q)
@@ -194,7 +195,12 @@ func (r *Run) askPerson(s *step, o *Outcome) {
 	}, 0, &Waiting{Calls: o.Calls})
 }
 
-// ChoiceAnswer is the choice where an agent's question has no options: the answer stands in the form, or in the reason.
+// isNoChoice: nobody could name such an option as a choice; it is shown, and the answer is given in words.
+func isNoChoice(option string) bool {
+	return strings.TrimSpace(option) == "" || len(option) > workflow.ChoiceBytesMax || strings.ContainsRune(option, 0)
+}
+
+// ChoiceAnswer is the choice where an agent's question has no options that can be chosen: the answer stands in the form, or in the reason.
 const ChoiceAnswer = "answer"
 
 const choicesMax = 20
@@ -443,40 +449,64 @@ func (r *Run) matches(s *step, signal Signal) (bool, error) {
 	return w.Match.Bool(scope)
 }
 
-// toldSignal takes a signal: it is given to the step that has waited for it longest, or kept.
+// toldSignal takes a signal: it is given to the step that has waited for it longest, or kept. One that there is no room for
+// is lost; that is recorded once, until there is room again.
 func (r *Run) toldSignal(body json.RawMessage) {
 	var b Signal
 	if json.Unmarshal(body, &b) != nil || r.status.Ended() || !slices.Contains(r.w.Signals, b.Name) || b.ID != "" && r.heard[b.ID] {
 		return
 	}
-	same := 0
-	for _, k := range r.signals {
-		if k.Name == b.Name {
-			same++
+	taker, wrong := r.takerOf(b)
+	if b.Lost = taker == nil && len(wrong) == 0 && r.keptOf(b.Name) >= workflow.SignalsKeptMax; b.Lost {
+		if b.Data = nil; r.full[b.Name] {
+			return
 		}
 	}
-	if b.Lost = same >= workflow.SignalsKeptMax; b.Lost {
-		b.Data = nil
-	}
 	r.emit(KindSignalReceived, nil, &b)
-	if b.Lost {
-		return
-	}
 	seq := r.seq
-	for _, s := range slices.Clone(r.waiting) {
-		if s.status != StepStatusWaiting || s.waits.For != WaitingSignal { // the one before may have ended it
+	for _, w := range wrong {
+		if w.step.status == StepStatusWaiting { // the one before may have ended it
+			r.failExpression(w.step, "match", w.err)
+		}
+	}
+	if taker != nil && taker.status == StepStatusWaiting {
+		r.emit(KindStepSucceeded, taker, &Succeeded{Output: orNull(b.Data), Took: seq})
+	}
+}
+
+// mismatch is a step that cannot say whether a signal is the one it waits for.
+type mismatch struct {
+	step *step
+	err  error
+}
+
+// takerOf is the step that takes a signal; nil: none does. Wrong are those before it that cannot say whether they do.
+func (r *Run) takerOf(b Signal) (taker *step, wrong []mismatch) {
+	for _, s := range r.waiting {
+		if s.waits.For != WaitingSignal {
 			continue
 		}
 		matches, err := r.matches(s, b)
 		if err != nil {
-			r.failExpression(s, "match", err)
+			wrong = append(wrong, mismatch{s, err})
 			continue
 		}
 		if matches {
-			r.emit(KindStepSucceeded, s, &Succeeded{Output: orNull(b.Data), Took: seq})
-			return
+			return s, wrong
 		}
 	}
+	return nil, wrong
+}
+
+// keptOf counts the signals of a name that nobody has taken.
+func (r *Run) keptOf(name string) int {
+	n := 0
+	for _, k := range r.signals {
+		if k.Name == name {
+			n++
+		}
+	}
+	return n
 }
 
 func (r *Run) keepSignal(seq int32, b *Signal) {
@@ -486,13 +516,23 @@ func (r *Run) keepSignal(seq int32, b *Signal) {
 		}
 		r.heard[b.ID] = true
 	}
-	if !b.Lost {
-		r.signals = append(r.signals, kept{seq: seq, Signal: *b})
+	if b.Lost {
+		if r.full == nil {
+			r.full = map[string]bool{}
+		}
+		r.full[b.Name] = true
+		return
 	}
+	r.signals = append(r.signals, kept{seq: seq, Signal: *b})
 }
 
 func (r *Run) takeSignal(seq int32) {
-	r.signals = slices.DeleteFunc(r.signals, func(k kept) bool { return k.seq == seq })
+	r.signals = slices.DeleteFunc(r.signals, func(k kept) bool {
+		if k.seq == seq {
+			delete(r.full, k.Name)
+		}
+		return k.seq == seq
+	})
 }
 
 // beginEmit says that something happened. The id is the same after any crash: it is made of the step's name.

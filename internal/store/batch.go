@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/workflow"
 )
 
 // batchBytesMax bounds what one commit sends: Postgres takes messages up to 1 GB.
@@ -25,6 +26,7 @@ type batch struct {
 	order []uuid.UUID          // of rows, as they came
 	spend map[spendKey]int     // index into lines
 	lines []SpendLine
+	known map[definitionKey]bool // definitions in this batch
 }
 
 // placed is what a batch holds of one run's row, whichever changes it came in.
@@ -42,8 +44,14 @@ type spendKey struct {
 	simulated                        bool
 }
 
+// definitionKey is whose definition it is, and which.
+type definitionKey struct {
+	tenant uuid.UUID
+	hash   workflow.Hash
+}
+
 func newBatch() *batch {
-	return &batch{rows: map[uuid.UUID]placed{}, spend: map[spendKey]int{}}
+	return &batch{rows: map[uuid.UUID]placed{}, spend: map[spendKey]int{}, known: map[definitionKey]bool{}}
 }
 
 // encode takes a batch in.
@@ -88,6 +96,7 @@ func (b *batch) reset(lease Lease) {
 	binary.BigEndian.PutUint64(b.epoch[:], uint64(lease.Epoch)) //nolint:gosec // two's complement
 	clear(b.rows)
 	clear(b.spend)
+	clear(b.known)
 	b.lines, b.order = b.lines[:0], b.order[:0]
 }
 
@@ -212,15 +221,23 @@ func (b *batch) run(run uuid.UUID, p placed) error {
 	r.int2(int16(p.fresh.Depth)) //nolint:gosec // bounded by the rules
 	r.summary(&row)
 	r.end()
-	if p.fresh.Definition != nil {
-		d := b.add(partDefinition)
-		d.begin()
-		d.uuid(p.fresh.Tenant)
-		d.bytea(p.fresh.Hash[:])
-		d.text(string(p.fresh.Definition))
-		d.end()
-	}
+	b.definition(p.fresh)
 	return b.signals(run, p.tenant, p.fresh.Signals, row.Status, true)
+}
+
+// definition adds what a run needs that may be known to nobody else, once for all runs of the batch.
+func (b *batch) definition(fresh *NewRun) {
+	key := definitionKey{fresh.Tenant, fresh.Hash}
+	if fresh.Definition == nil || b.known[key] {
+		return
+	}
+	b.known[key] = true
+	r := b.add(partDefinition)
+	r.begin()
+	r.uuid(fresh.Tenant)
+	r.bytea(fresh.Hash[:])
+	r.text(string(fresh.Definition))
+	r.end()
 }
 
 func (b *batch) row(run uuid.UUID, row *Row) {

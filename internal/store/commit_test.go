@@ -384,3 +384,21 @@ func TestCommitToNowhere(t *testing.T) {
 		t.Errorf("nothing was sent, but: %v", err)
 	}
 }
+
+// A definition that many runs of a batch need is sent once: a thousand copies would be more than one commit takes.
+func TestDefinitionIsSentOnce(t *testing.T) {
+	fresh := NewRun{Tenant: TenantDefault, Status: "queued", Definition: []byte(strings.Repeat("x", 1<<20))}
+	changes := make([]Change, 1_000)
+	for i := range changes {
+		changes[i] = Change{Run: uuid.New(), New: &fresh}
+	}
+	b := newBatch()
+	for range 2 { // its buffers are used again
+		if err := b.encode(Lease{}, changes); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.of[partDefinition].n; n != 1 {
+			t.Errorf("%d definitions are sent", n)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -14,22 +15,41 @@ import (
 // inboxMax bounds the messages read at once.
 const inboxMax = 10_000
 
+// SignalsWaitingMax bounds the messages that wait for a run when it is sent a signal. What people decide about it always
+// comes through.
+const SignalsWaitingMax = 1_000
+
 // Send puts a message into a run's inbox. The run's row is locked against its owner's updates for that moment, so a
 // run that is final is told from one that is not yet: nothing is ever sent to a final run.
 func (db *DB) Send(ctx context.Context, tenant uuid.UUID, m Message) error {
-	status, err := one(ctx, db.api, "send message", pgx.RowTo[flow.RunStatus],
-		`with r as materialized (select id, status from run where id = $1 and tenant_id = $2 for share),
+	var most *int // nil: any number
+	if m.Kind == flow.ToldSignal {
+		limit := SignalsWaitingMax
+		most = &limit
+	}
+	type sent struct {
+		Status flow.RunStatus
+		Room   bool
+	}
+	s, err := one(ctx, db.api, "send message", pgx.RowToStructByPos[sent],
+		`with r as materialized (select id, status,
+				$5::int is null or (select count(*) from (select from inbox where run_id = $1 limit $5) c) < $5 as room
+			from run where id = $1 and tenant_id = $2 for share),
 		i as (insert into inbox (run_id, kind, data)
-			select id, $3, $4 from r where status not in ('succeeded', 'cancelled'))
-		select status from r`, m.Run, tenant, clean(m.Kind), clean(string(m.Body)))
+			select id, $3, $4 from r where status not in ('succeeded', 'cancelled') and room)
+		select status, room from r`, m.Run, tenant, clean(m.Kind), clean(string(m.Body)), most)
 	if isNoRows(err) {
 		return errNoRun()
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if status == flow.RunStatusSucceeded || status == flow.RunStatusCancelled {
-		return fault.New(fault.KindConflict, "run_ended", "the run is %s, and that is final", status)
+	case s.Status == flow.RunStatusSucceeded || s.Status == flow.RunStatusCancelled:
+		return fault.New(fault.KindConflict, "run_ended", "the run is %s, and that is final", s.Status)
+	case !s.Room:
+		full := fault.New(fault.KindLimited, "signals_waiting", "the run has not taken the messages yet that it was sent; the limit is %d", SignalsWaitingMax)
+		full.RetryAfter = time.Second
+		return full
 	}
 	return nil
 }

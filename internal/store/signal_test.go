@@ -341,3 +341,27 @@ func TestParentsAndChildrenTellOneAnother(t *testing.T) {
 		t.Errorf("the parent was told %+v", told)
 	}
 }
+
+// A run that takes no messages is sent signals up to a limit; what people decide about it always comes through.
+func TestSignalsWaiting(t *testing.T) {
+	db := open(t)
+	s := newShard(t, db)
+	run, other := listens(t, s), listens(t, s)
+	if _, err := db.background.Exec(t.Context(), `insert into inbox (run_id, kind, data) select $1, 'signal', '{}' from generate_series(2, $2)`, run, SignalsWaitingMax); err != nil {
+		t.Fatal(err)
+	}
+	signal := func(to uuid.UUID) error { return db.Signal(t.Context(), TenantDefault, to, "go", "", nil) }
+	if err := signal(run); err != nil {
+		t.Errorf("the last one: %v", err)
+	}
+	err := signal(run)
+	if f := fault.Of(err); f == nil || f.Kind != fault.KindLimited || f.RetryAfter == 0 {
+		t.Errorf("one too many: %v", err)
+	}
+	if err := signal(other); err != nil {
+		t.Errorf("another run: %v", err)
+	}
+	if err := db.Send(t.Context(), TenantDefault, Message{Run: run, Kind: MessageCancel}); err != nil {
+		t.Errorf("cancel: %v", err)
+	}
+}

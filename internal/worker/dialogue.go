@@ -214,7 +214,7 @@ func pack(h *agent.Hidden) json.RawMessage {
 		return nil
 	}
 	raw, err := json.Marshal(h)
-	if err != nil { // not JSON, against the provider's word: the conversation goes on without it
+	if err != nil || workflow.TooDeep(raw) != "" { // not JSON, against the provider's word: the conversation goes on without it
 		return nil
 	}
 	return raw

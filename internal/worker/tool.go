@@ -70,6 +70,9 @@ func broken(spec *workflow.ToolStep, output json.RawMessage) string {
 	if spec.Ref != tool.RefNoop && !json.Valid(output) { // noop gives back what was rendered here
 		return "the tool's output is not JSON"
 	}
+	if deep := workflow.TooDeep(output); deep != "" {
+		return "the tool's output cannot be read: " + deep
+	}
 	if spec.Output.Schema == nil {
 		return ""
 	}

@@ -337,6 +337,7 @@ func TestOddTools(t *testing.T) {
 		{"x", `{`, "failed invalid_output"},
 		{"x", ``, "failed invalid_output"},
 		{"x", `"` + strings.Repeat("x", workflow.OutputBytesMax) + `"`, "failed invalid_output"},
+		{"x", strings.Repeat("[", 1_001) + strings.Repeat("]", 1_001), "failed invalid_output"},
 		{"panic", "", "failed internal"},
 		{"plain", "", "failed tool_error"},
 		{"cancelled", "", "failed tool_error"},

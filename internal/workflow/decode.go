@@ -12,6 +12,28 @@ import (
 // decodeDepthMax bounds how deep decoded values stand inside each other.
 const decodeDepthMax = 1_000
 
+// TooDeep says what is wrong with valid JSON whose values stand deeper inside each other than expressions can read them; or
+// nothing. A log with such a value in it could not be read again: there it stands deeper still.
+func TooDeep(raw json.RawMessage) string {
+	depth, text := 0, false
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			if depth++; depth > decodeDepthMax {
+				return fmt.Sprintf("its values stand more than %d deep inside each other", decodeDepthMax)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return ""
+}
+
 // Decode reads JSON into plain values: map[string]any, []any, string, int64 (numbers spelled as integers, where they
 // fit), float64, bool and nil. It takes what models emit: a repeated name counts as its last value, a lone surrogate
 // is kept, raw bytes that are not UTF-8 become U+FFFD, and a number beyond float64 becomes its largest value.

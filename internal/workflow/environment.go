@@ -15,6 +15,8 @@ import (
 const (
 	// ExpressionCostMax bounds one evaluation, in units of about 100 ns.
 	ExpressionCostMax = 200_000
+	// TemplateCostMax bounds the evaluations of all expressions of one template together.
+	TemplateCostMax = 10 * ExpressionCostMax
 	// ExpressionLoopsMax bounds the macros (map, filter, all …) of one expression: the types of nested results grow
 	// with each.
 	ExpressionLoopsMax = 32

@@ -46,7 +46,13 @@ func (e *Expr) Eval(s *Scope) (any, error) {
 }
 
 func (e *Expr) eval(a *activation) (ref.Val, error) {
-	v, _, err := e.program.Eval(a)
+	v, details, err := e.program.Eval(a)
+	if cost := details.ActualCost(); cost != nil {
+		a.spend(*cost)
+	}
+	if err == nil && a.cost > TemplateCostMax {
+		err = fmt.Errorf("the expressions of the template cost more than %d together", TemplateCostMax)
+	}
 	if err == nil {
 		return v, nil
 	}
@@ -57,8 +63,18 @@ func (e *Expr) eval(a *activation) (ref.Val, error) {
 	return nil, e.fail(err)
 }
 
-// activation resolves the roots of expressions.
-type activation struct{ scope *Scope }
+// activation resolves the roots of the expressions of one template.
+type activation struct {
+	scope *Scope
+	cost  uint64 // of those evaluated so far
+}
+
+func (a *activation) spend(cost uint64) {
+	a.cost += cost
+	if a.scope.Cost != nil {
+		*a.scope.Cost += cost
+	}
+}
 
 // ResolveName implements interpreter.Activation.
 func (a *activation) ResolveName(name string) (any, bool) {

@@ -13,6 +13,7 @@ type Scope struct {
 	Local func(name string) (any, bool)
 	Extra map[string]any // further roots where the place has them: output, confidence, usage, latency_ms, event, estimate
 	Now   time.Time      // `run.now`
+	Cost  *uint64        // what evaluations cost is added here, as far as it is counted; nil: it is not
 }
 
 // StepValue is one settled step as expressions see it: status, output, error, duration_s, cost_usd, and by kind
