@@ -30,6 +30,8 @@ type Engine interface {
 	Submit(ctx context.Context, s *flow.Submission) error
 	// Tell puts a message into a run's inbox.
 	Tell(ctx context.Context, tenant uuid.UUID, m store.Message) error
+	// Look lets this node look for messages now: some were sent otherwise.
+	Look()
 	// Observer tells of this node.
 	Observer
 }

@@ -100,6 +100,7 @@ func (a *API) AnswerApproval(ctx context.Context, req AnswerApprovalRequestObjec
 	if err != nil {
 		return nil, err
 	}
+	a.engine.Look()
 	a.log.InfoContext(ctx, "approval_answered", "approval", req.ID, "choice", answer.Choice, "run_id", formatRunID(row.Run), "request_id", x.requestID)
 	return AnswerApproval200JSONResponse(approvalOf(answered)), nil
 }

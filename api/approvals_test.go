@@ -106,6 +106,9 @@ func TestApprovalIsAnswered(t *testing.T) {
 			if got.Status != ApprovalStatusAnswered || got.Answer.By != answeredBy || got.Answer.At.IsZero() || got.Answer.Reason != "good" || string(got.Answer.Form) != c.form {
 				t.Errorf("got %+v", got.Answer)
 			}
+			if n := s.mem.looked(); n != 1 {
+				t.Errorf("the node was told %d times to look for messages", n)
+			}
 		})
 	}
 }

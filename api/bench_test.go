@@ -20,6 +20,7 @@ type idle struct{}
 
 func (idle) Submit(context.Context, *flow.Submission) error         { return nil }
 func (idle) Tell(context.Context, uuid.UUID, store.Message) error   { return nil }
+func (idle) Look()                                                  {}
 func (idle) Watch(uuid.UUID) (changed <-chan struct{}, stop func()) { return nil, func() {} }
 func (idle) Ready() error                                           { return nil }
 

@@ -30,6 +30,7 @@ type memory struct {
 	money       memoryMoney
 	incidents   []store.IncidentRow // as they were opened
 	people      memoryPeople
+	looks       int // that the engine was told to take
 
 	submitErr   error // of Submit: nothing happens
 	submitLost  error // of Submit: the run is made, the answer is lost
@@ -113,6 +114,18 @@ func pointerTo(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+func (m *memory) Look() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.looks++
+}
+
+func (m *memory) looked() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.looks
 }
 
 func (m *memory) Tell(_ context.Context, tenant uuid.UUID, msg store.Message) error {

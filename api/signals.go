@@ -53,6 +53,7 @@ func (a *API) SignalAll(ctx context.Context, req SignalAllRequestObject) (Signal
 	if err != nil {
 		return nil, err
 	}
+	a.engine.Look()
 	return SignalAll202JSONResponse(SignalSent{ID: signal.ID, Runs: runs}), nil
 }
 

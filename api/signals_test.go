@@ -71,4 +71,7 @@ func TestSignalAll(t *testing.T) {
 	if sent := send("/v1/signals/refund", `{}`); sent.Runs != 0 || sent.ID == "" {
 		t.Errorf("got %+v", sent)
 	}
+	if n := s.mem.looked(); n != 2 {
+		t.Errorf("the node was told %d times to look for messages", n)
+	}
 }

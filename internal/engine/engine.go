@@ -239,12 +239,12 @@ func (e *Engine) Tell(ctx context.Context, tenant uuid.UUID, m store.Message) er
 		return err
 	}
 	e.metrics.Intervention(m.Kind)
-	e.nudgeMessages()
+	e.Look()
 	return nil
 }
 
-// nudgeMessages lets this node look for messages now. Others look often enough.
-func (e *Engine) nudgeMessages() {
+// Look lets this node look for messages now: some were sent, to whichever runs. Others look often enough.
+func (e *Engine) Look() {
 	nudge(e.inboxNudge)
 	e.nudgeClaims()
 }

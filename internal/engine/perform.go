@@ -43,7 +43,7 @@ func (s *shard) committed(work context.Context, done flushed) {
 		}
 	}
 	if told {
-		s.nudgeMessages()
+		s.Look()
 	}
 	s.quarantineBroken()
 	if s.backlog.Load() && int(s.held.Load()) <= s.room()/2 {
