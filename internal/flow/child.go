@@ -66,7 +66,7 @@ func (r *Run) spawn(s *step, w *workflow.Workflow, input json.RawMessage, budget
 		Child: &Child{Run: sub.ID, Workflow: w.Name, Hash: w.Hash.String()},
 	})
 	r.effects.Children = append(r.effects.Children, sub)
-	r.work.children++
+	r.effort.children++
 }
 
 func (r *Run) depth() int {

@@ -50,7 +50,7 @@ const (
 // Decide says what follows from the cause: the events, already folded. It is the only place that evaluates
 // expressions. Same state, cause and now give the same events.
 func (r *Run) Decide(c Cause, now time.Time) []Event {
-	r.now, r.work = now.Truncate(time.Microsecond), work{}
+	r.now, r.effort = now.Truncate(time.Microsecond), effort{}
 	if told, ok := c.(Told); ok {
 		r.told(told)
 	} else if !r.status.Ended() {
@@ -81,10 +81,10 @@ func (r *Run) bound() {
 func (r *Run) advance() {
 	for !r.status.Ended() {
 		for len(r.ready) > 0 && len(r.open) < r.w.MaxParallel {
-			if r.work.enough() {
+			if r.effort.enough() {
 				return
 			}
-			r.work.steps++
+			r.effort.steps++
 			t := r.ready[0]
 			r.ready = r.ready[1:]
 			if t.frame != nil {

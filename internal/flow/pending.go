@@ -161,7 +161,7 @@ func (r *Run) sectionDue() time.Time {
 
 // Due is when the run must be decided upon again if nothing else happens.
 func (r *Run) Due() time.Time {
-	if r.work.left && !r.status.Ended() {
+	if r.effort.left && !r.status.Ended() {
 		return r.now.Add(time.Microsecond)
 	}
 	due := r.sectionDue()

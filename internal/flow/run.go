@@ -73,7 +73,7 @@ type Run struct {
 	charged []Charge
 	effects Effects
 	output  json.RawMessage // of the run, rendered when the main list was done
-	work    work
+	effort  effort
 }
 
 // Charge is a model call that a decision has just recorded.
@@ -258,7 +258,7 @@ func (r *Run) emit(k Kind, s *step, body any) {
 	}
 	r.apply(e, body)
 	r.out = append(r.out, e)
-	r.work.bytes += len(e.Body)
+	r.effort.bytes += len(e.Body)
 }
 
 func (r *Run) take() []Event {

@@ -12,7 +12,7 @@ const sectionMain = workflow.SectionMain
 
 // scope is what expressions read that stand in a frame: the folded state, at the time of the decision.
 func (r *Run) scope(f *frame) *workflow.Scope {
-	return &workflow.Scope{Input: r.inputValue(), Run: r.field, Steps: f.stepValue, Local: f.local(r.w), Now: r.now, Cost: &r.work.cost}
+	return &workflow.Scope{Input: r.inputValue(), Run: r.field, Steps: f.stepValue, Local: f.local(r.w), Now: r.now, Cost: &r.effort.cost}
 }
 
 // local answers the roots that depend on where an expression stands.

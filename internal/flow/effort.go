@@ -5,14 +5,14 @@ import "github.com/fermata-run/fermata/internal/workflow"
 // What one decision takes up at most. What is left is taken up by the next one, which is due at once: others wait for their
 // turn meanwhile, and the events and runs of a decision are committed together.
 const (
-	workStepsMax    = 5_000
-	workCostMax     = 5 * workflow.ExpressionCostMax
-	workBytesMax    = 512 << 10
-	workChildrenMax = 100
+	effortStepsMax    = 5_000
+	effortCostMax     = 5 * workflow.ExpressionCostMax
+	effortBytesMax    = 512 << 10
+	effortChildrenMax = 100
 )
 
-// work is what the decision at hand has done so far.
-type work struct {
+// effort is what the decision at hand has done so far.
+type effort struct {
 	steps    int    // taken up
 	cost     uint64 // of its expressions
 	bytes    int    // of its events
@@ -21,7 +21,7 @@ type work struct {
 }
 
 // enough reports whether the decision leaves the rest to the next one.
-func (w *work) enough() bool {
-	w.left = w.steps >= workStepsMax || w.cost >= workCostMax || w.bytes >= workBytesMax || w.children >= workChildrenMax
-	return w.left
+func (e *effort) enough() bool {
+	e.left = e.steps >= effortStepsMax || e.cost >= effortCostMax || e.bytes >= effortBytesMax || e.children >= effortChildrenMax
+	return e.left
 }
