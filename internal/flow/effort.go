@@ -21,7 +21,7 @@ type effort struct {
 }
 
 // enough reports whether the decision leaves the rest to the next one.
-func (w *effort) enough() bool {
-	w.left = w.steps >= effortStepsMax || w.cost >= effortCostMax || w.bytes >= effortBytesMax || w.children >= effortChildrenMax
-	return w.left
+func (e *effort) enough() bool {
+	e.left = e.steps >= effortStepsMax || e.cost >= effortCostMax || e.bytes >= effortBytesMax || e.children >= effortChildrenMax
+	return e.left
 }
