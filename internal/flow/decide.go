@@ -268,7 +268,7 @@ func (r *Run) decideFate(k Kind, body any) {
 func (r *Run) claimed() {
 	for _, s := range slices.Clone(r.open) {
 		switch {
-		case s.startSeq > r.folded:
+		case s.startSeq > r.folded || s.status != StepStatusRunning: // or the one before has ended it
 		case r.cut:
 			r.cutOff(s, false, &Cancelled{Reason: r.cutReason()})
 		case s.isUnsafe():

@@ -51,7 +51,7 @@ func (r *Run) failAround(s *step, f Failure) {
 		if r.section == workflow.SectionMain && r.fate == "" {
 			r.decideFate(KindRunFailing, &Failing{Failure: f})
 		}
-	case p.status != StepStatusRunning:
+	case p.status != StepStatusRunning || p.duty != DutyWork: // it has failed already; perhaps somebody is deciding about that
 	case p.many != nil:
 		r.failFrame(s.frame, f)
 	default:
