@@ -46,19 +46,26 @@ func (s *scene) scatter(a, b *node, parents, kids int) []apart {
 	return list
 }
 
-// judgeFamily looks at the outputs of parents that succeeded: each kid's word, in order.
-func (s *scene) judgeFamily(n *node, e *evidence, kids int) {
+// judgeFamilies looks at the outputs of parents that succeeded.
+func (s *scene) judgeFamilies(n *node, e *evidence, kids int) {
 	s.t.Helper()
-	for number, p := range e.promised {
-		if e.rows[p.id].Status != "succeeded" {
-			continue
-		}
-		var list []string
-		n.output(p.id, &list)
-		s.want(len(list) == kids, "run %d gave %d outputs", number, len(list))
-		for i, said := range list {
-			s.want(strings.HasSuffix(said, fmt.Sprintf(" to say of %d", 1000*number+i)), "run %d: kid %d gave %q", number, i, said)
-		}
+	for number := range e.promised {
+		s.judgeFamily(n, e, number, kids)
+	}
+}
+
+// judgeFamily: a parent that succeeded gave each kid's word, in order.
+func (s *scene) judgeFamily(n *node, e *evidence, number, kids int) {
+	s.t.Helper()
+	id := e.promised[number].id
+	if e.rows[id].Status != "succeeded" {
+		return
+	}
+	var list []string
+	n.output(id, &list)
+	s.want(len(list) == kids, "run %d gave %d outputs", number, len(list))
+	for i, said := range list {
+		s.want(strings.HasSuffix(said, fmt.Sprintf(" to say of %d", 1000*number+i)), "run %d: kid %d gave %q", number, i, said)
 	}
 }
 
@@ -83,7 +90,7 @@ func TestFamilyOnTwoNodes(t *testing.T) {
 	s.still()
 	e := s.judge("succeeded", "cancelled")
 
-	s.judgeFamily(a, e, kids)
+	s.judgeFamilies(a, e, kids)
 	told, longest := 0, time.Duration(0)
 	for _, pair := range across {
 		if pair.Parent == cancelled {
@@ -119,7 +126,7 @@ func TestKillParentsNode(t *testing.T) {
 	s.still()
 	e := s.judge()
 
-	s.judgeFamily(b, e, kids)
+	s.judgeFamilies(b, e, kids)
 	orphans := count(e.calls, both(isCut, by("a")))
 	s.want(orphans > 0, "the dead node had no kid at work")
 	s.want(len(e.calls) == parents*kids+orphans, "%d calls for %d kids, of which %d were in hand", len(e.calls), parents*kids, orphans)
@@ -147,7 +154,7 @@ func TestFreezeParentsNode(t *testing.T) {
 	s.still()
 	e := s.judge()
 
-	s.judgeFamily(b, e, kids)
+	s.judgeFamilies(b, e, kids)
 	s.want(len(e.calls) == parents*kids+own, "%d calls for %d kids, %d of them on the frozen node", len(e.calls), parents*kids, own)
 	t.Logf("%d kids were on another node than their parent, %d on the frozen one", len(across), own)
 }
@@ -169,7 +176,7 @@ func TestParkedParents(t *testing.T) {
 	s.still()
 	e := s.judge()
 
-	s.judgeFamily(a, e, kids)
+	s.judgeFamilies(a, e, kids)
 	longest := time.Duration(0)
 	for id, r := range e.rows {
 		if r.Parent != nil {
@@ -200,7 +207,7 @@ func TestKillPostgresInAMapOfRuns(t *testing.T) {
 	s.still()
 	e := s.judge()
 
-	s.judgeFamily(a, e, kids)
+	s.judgeFamilies(a, e, kids)
 	failures := a.said(`"msg":"commit"`) + b.said(`"msg":"commit"`)
 	s.want(failures > 0, "no commit failed")
 	s.want(len(e.calls) == 2*parents*kids, "%d calls for %d steps", len(e.calls), 2*parents*kids)

@@ -93,9 +93,20 @@ var ends = []string{"succeeded", "failed", "cancelled"}
 // finish waits until every acknowledged run has ended. except are numbers of runs that will not.
 func (s *scene) finish(limit time.Duration, except ...int) time.Duration {
 	s.t.Helper()
+	defer s.tellUnfinished()
 	return s.await(limit, "every acknowledged run has ended", func() bool {
 		return s.unfinished(except...) == 0
 	})
+}
+
+// tellUnfinished says of a test that failed where its runs stand.
+func (s *scene) tellUnfinished() {
+	if s.t.Failed() {
+		for _, line := range rows(s.db, pgx.RowTo[string], `select format('%s %s: %s %s %s, crashes %s, owner %s, wakes %s',
+			workflow, id, status, stage, waiting_for, crashes, owner, wake_at) from run where status <> all($1) order by id limit 20`, ends) {
+			s.t.Log(line)
+		}
+	}
 }
 
 // unfinished counts the acknowledged runs that have not ended.

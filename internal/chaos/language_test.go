@@ -94,14 +94,9 @@ func (n *node) output(id uuid.UUID, into any) {
 	}
 }
 
-// TestKillInAMap: kill -9 of the only node, twice, in the middle of a map of 1,000 items with two steps each.
-func TestKillInAMap(t *testing.T) {
-	long(t)
-	const items, deaths = 1_000, 2
-	s := newScene(t)
-	s.models.takes(150 * time.Millisecond)
-	a := s.start("a")
-	s.client.load(written("chaos-map", `
+// mapped is a map over so many items, with an agent and a tool for each.
+func mapped(items int) submission {
+	return written("chaos-map", `
   - id: each
     map:
       items: input.items
@@ -111,7 +106,17 @@ func TestKillInAMap(t *testing.T) {
         - {id: ask, agent: writer, prompt: "`+prompt("each.${{ index }}.ask")+`"}
         - {id: note, tool: "builtin:noop", args: {item: "${{ item }}", said: "${{ steps.ask.output }}"}}
       output: ${{ steps.note.output }}
-`, items), 1, 1, a)()
+`, items)
+}
+
+// TestKillInAMap: kill -9 of the only node, twice, in the middle of a map of 1,000 items with two steps each.
+func TestKillInAMap(t *testing.T) {
+	long(t)
+	const items, deaths = 1_000, 2
+	s := newScene(t)
+	s.models.takes(150 * time.Millisecond)
+	a := s.start("a")
+	s.client.load(mapped(items), 1, 1, a)()
 	inHand := 0
 	for i := range deaths {
 		s.models.await(time.Minute, "a part of the items", (i+1)*items/(deaths+1), isAnswered)
@@ -123,21 +128,27 @@ func TestKillInAMap(t *testing.T) {
 	e := s.judge()
 
 	again := s.bought(e, inHand, deaths)
-	var list []struct {
-		Item int
-		Said string
-	}
-	a.output(s.client.id(1), &list)
-	for i, got := range list {
-		if got.Item != i || !strings.HasSuffix(got.Said, fmt.Sprintf(" to each.%d.ask of 1", i)) {
-			t.Fatalf("item %d gave %+v", i, got)
-		}
-	}
-	s.want(len(list) == items, "the map gave %d items", len(list))
+	s.judgeMap(a, 1, items)
 	for _, ev := range e.logs[s.client.id(1)] {
 		s.want(ev.Attempt <= 1, "step %s has an attempt %d", ev.Step, ev.Attempt)
 	}
 	t.Logf("%d calls for %d items, %d of them again", len(e.calls), items, again)
+}
+
+// judgeMap: the run of that number gave the right thing for each item.
+func (s *scene) judgeMap(a *node, n, items int) {
+	s.t.Helper()
+	var list []struct {
+		Item int
+		Said string
+	}
+	a.output(s.client.id(n), &list)
+	for i, got := range list {
+		if got.Item != i || !strings.HasSuffix(got.Said, fmt.Sprintf(" to each.%d.ask of %d", i, n)) {
+			s.t.Fatalf("item %d gave %+v", i, got)
+		}
+	}
+	s.want(len(list) == items, "the map of run %d gave %d items", n, len(list))
 }
 
 // strict lets a critic refuse a first draft, and the writer make a second one.
@@ -153,16 +164,8 @@ func strict(c call, said string) string {
 	return "the first draft " + c.mark()
 }
 
-// TestKillInALoop: kill -9 of the only node, three times, in the middle of loops whose agents pass a gate at the second
-// try. What a conversation has got is kept: no turn of it, and none of its judge's, is asked for again.
-func TestKillInALoop(t *testing.T) {
-	long(t)
-	const runs, iterations, turns, deaths = 20, 3, 4, 3
-	s := newScene(t)
-	s.models.speaks(strict)
-	s.models.takes(150 * time.Millisecond)
-	a := s.start("a")
-	s.client.load(written("chaos-loop", `
+// looped has three iterations, in each of which an agent passes a gate.
+var looped = written("chaos-loop", `
   - id: improve
     loop:
       max_iterations: 5
@@ -173,7 +176,18 @@ func TestKillInALoop(t *testing.T) {
           prompt: "`+prompt("improve.${{ iter.number }}.write")+`"
           gate: {checks: [{judge: critic, rubric: {done: it is no draft any more}, min_score: 5}], revise: 2}
       output: {number: "${{ iter.number }}", text: "${{ steps.write.output }}"}
-`, 0), 1, runs, a)()
+`, 0)
+
+// TestKillInALoop: kill -9 of the only node, three times, in the middle of loops whose agents pass a gate at the second
+// try. What a conversation has got is kept: no turn of it, and none of its judge's, is asked for again.
+func TestKillInALoop(t *testing.T) {
+	long(t)
+	const runs, iterations, turns, deaths = 20, 3, 4, 3
+	s := newScene(t)
+	s.models.speaks(strict)
+	s.models.takes(150 * time.Millisecond)
+	a := s.start("a")
+	s.client.load(looped, 1, runs, a)()
 	inHand := 0
 	for i := range deaths {
 		s.models.await(time.Minute, "a part of the turns", (i+1)*runs*iterations*turns/(deaths+1), isAnswered)
@@ -187,15 +201,21 @@ func TestKillInALoop(t *testing.T) {
 	again := s.bought(e, inHand, deaths)
 	s.want(len(e.calls) == runs*iterations*turns+again, "%d calls for %d turns and %d again", len(e.calls), runs*iterations*turns, again)
 	for n := 1; n <= runs; n++ {
-		var out struct {
-			Number int
-			Text   string
-		}
-		if a.output(s.client.id(n), &out); out.Number != iterations || !strings.HasPrefix(out.Text, "the second draft ") {
-			t.Errorf("run %d gave %+v", n, out)
-		}
+		s.judgeLoop(a, n)
 	}
 	t.Logf("%d calls for %d turns, %d of them again", len(e.calls), runs*iterations*turns, again)
+}
+
+// judgeLoop: the run of that number gave its third second draft.
+func (s *scene) judgeLoop(a *node, n int) {
+	s.t.Helper()
+	var out struct {
+		Number int
+		Text   string
+	}
+	if a.output(s.client.id(n), &out); out.Number != 3 || !strings.HasPrefix(out.Text, "the second draft ") {
+		s.t.Errorf("run %d gave %+v", n, out)
+	}
 }
 
 // kid is a workflow that others start.
@@ -242,14 +262,7 @@ func TestKillParentAndChildren(t *testing.T) {
 
 	again := s.bought(e, inHand, deaths)
 	s.want(len(e.rows) == parents*(kids+1), "there are %d runs", len(e.rows))
-	for n := 1; n <= parents; n++ {
-		var list []string
-		a.output(s.client.id(n), &list)
-		s.want(len(list) == kids, "run %d gave %d outputs", n, len(list))
-		for i, said := range list {
-			s.want(strings.HasSuffix(said, fmt.Sprintf(" to say of %d", 1000*n+i)), "run %d: kid %d gave %q", n, i, said)
-		}
-	}
+	s.judgeFamilies(a, e, kids)
 	t.Logf("%d calls for %d steps, %d of them again", len(e.calls), 2*parents*kids, again)
 }
 
@@ -280,6 +293,17 @@ func planning(c call, said string) string {
 		{"id":"second","agent":"writer","prompt":"run=${{ input.n }} step=second after ${{ steps.first.output }}"}]}`
 }
 
+// delegated is a plan that a person approves. The planned run of run n has the number n + 1000.
+var delegated = written("chaos-plan", `
+  - id: delegate
+    plan:
+      agent: lead
+      goal: "`+prompt("delegate")+`"
+      input: {n: "${{ input.n + 1000 }}"}
+      allow: {kinds: [agent], agents: [writer], max_steps: 5, max_depth: 1, max_usd: 5}
+      approval: {when: "true"}
+`, 0)
+
 // TestKillAroundAPlan: kill -9 of the only node while planners plan, while their plans wait for approval, and while the
 // approved ones run.
 func TestKillAroundAPlan(t *testing.T) {
@@ -290,15 +314,7 @@ func TestKillAroundAPlan(t *testing.T) {
 	s.models.takes(150 * time.Millisecond)
 	later := s.models.hold(func(c call) bool { return c.step == "delegate" && c.run > runs/2 && c.no <= runs })
 	a := s.start("a")
-	s.client.load(written("chaos-plan", `
-  - id: delegate
-    plan:
-      agent: lead
-      goal: "`+prompt("delegate")+`"
-      input: {n: "${{ input.n + 1000 }}"}
-      allow: {kinds: [agent], agents: [writer], max_steps: 5, max_depth: 1, max_usd: 5}
-      approval: {when: "true"}
-`, 0), 1, runs, a)()
+	s.client.load(delegated, 1, runs, a)()
 	s.await(time.Minute, "half of the plans are made", func() bool { return len(a.open()) == runs/2 })
 	s.models.await(time.Minute, "the others are being made", runs/2, isOpen)
 	before := a.open()
@@ -378,30 +394,38 @@ output: {by: "${{ steps.ask.by }}", said: "${{ steps.go.output }}"}
 	t.Logf("%d calls for %d steps; answered by %v", len(e.calls), runs, by)
 }
 
-// TestKillAmongSignals: kill -9 of the only node, twice, while runs emit what others wait for. Each event is told once to
-// each of them, whoever dies in between.
-func TestKillAmongSignals(t *testing.T) {
-	long(t)
-	const pairs, waits, deaths = 30, 100, 2
-	s := newScene(t)
-	s.models.takes(150 * time.Millisecond)
-	a := s.start("a")
-	s.client.load(written("chaos-waits", `
-  - {id: first, wait: {signal: {name: paid, match: "event.data.order == input.n - 100"}}}
-  - {id: then, needs: [first], wait: {signal: {name: sent, match: "event.data.order == input.n - 100"}}}
-  - {id: tell, needs: [then], agent: writer, prompt: "`+prompt("tell")+`"}
-output: ["${{ steps.first.output.order }}", "${{ steps.then.output.order }}"]
-`, 0), waits+1, pairs, a)()
-	s.await(time.Minute, "all wait", func() bool {
-		return one[int64](s.db, `select count(*) from run where status = 'waiting'`) == pairs
-	})
-	s.client.load(written("chaos-emits", `
+// Run n of emits says that it has paid, and later sent; run waitsFrom + n waits for both.
+const waitsFrom = 100
+
+var (
+	emits = written("chaos-emits", `
   - {id: pay, agent: writer, prompt: "`+prompt("pay")+`"}
   - {id: paid, needs: [pay], emit: {event: paid, data: {order: "${{ input.n }}"}}}
   - {id: send, needs: [paid], agent: writer, prompt: "`+prompt("send")+`"}
   - {id: sent, needs: [send], emit: {event: sent, data: {order: "${{ input.n }}"}}}
 output: ["${{ steps.paid.output.event_id }}", "${{ steps.sent.output.event_id }}"]
-`, 0), 1, pairs, a)()
+`, 0)
+	waits = written("chaos-waits", fmt.Sprintf(`
+  - {id: first, wait: {signal: {name: paid, match: "event.data.order == input.n - %[1]d"}}}
+  - {id: then, needs: [first], wait: {signal: {name: sent, match: "event.data.order == input.n - %[1]d"}}}
+  - {id: tell, needs: [then], agent: writer, prompt: "`+prompt("tell")+`"}
+output: ["${{ steps.first.output.order }}", "${{ steps.then.output.order }}"]
+`, waitsFrom), 0)
+)
+
+// TestKillAmongSignals: kill -9 of the only node, twice, while runs emit what others wait for. Each event is told once to
+// each of them, whoever dies in between.
+func TestKillAmongSignals(t *testing.T) {
+	long(t)
+	const pairs, deaths = 30, 2
+	s := newScene(t)
+	s.models.takes(150 * time.Millisecond)
+	a := s.start("a")
+	s.client.load(waits, waitsFrom+1, pairs, a)()
+	s.await(time.Minute, "all wait", func() bool {
+		return one[int64](s.db, `select count(*) from run where status = 'waiting'`) == pairs
+	})
+	s.client.load(emits, 1, pairs, a)()
 	for i := range deaths {
 		s.models.await(time.Minute, "some is paid, some is sent", (2*i+1)*pairs/2, isAnswered)
 		a, _ = s.crash(a)
@@ -410,16 +434,25 @@ output: ["${{ steps.paid.output.event_id }}", "${{ steps.sent.output.event_id }}
 	s.still()
 	e := s.judge()
 
+	s.judgeSignals(a, e, 1, pairs)
+	again, _ := e.askedAgain()
+	s.want(again > 0, "no call was in hand when the node died")
+	t.Logf("%d events told to %d runs; %d calls, %d of them again", 2*pairs, pairs, len(e.calls), again)
+}
+
+// judgeSignals: each pair of runs from first on has found each other, and each event was told once.
+func (s *scene) judgeSignals(a *node, e *evidence, first, pairs int) {
+	s.t.Helper()
 	ids := map[string]bool{}
-	for n := 1; n <= pairs; n++ {
+	for n := first; n < first+pairs; n++ {
 		var list []string
 		a.output(s.client.id(n), &list)
 		for _, id := range list {
 			ids[id] = true
 		}
 		var orders []int
-		if a.output(s.client.id(waits+n), &orders); !slices.Equal(orders, []int{n, n}) {
-			t.Errorf("run %d waited for %v", waits+n, orders)
+		if a.output(s.client.id(waitsFrom+n), &orders); !slices.Equal(orders, []int{n, n}) {
+			s.t.Errorf("run %d waited for %v", waitsFrom+n, orders)
 		}
 	}
 	emitted := rows(s.db, pgx.RowTo[string], `select id from emitted`)
@@ -427,12 +460,9 @@ output: ["${{ steps.paid.output.event_id }}", "${{ steps.sent.output.event_id }}
 	for _, id := range emitted {
 		s.want(ids[id], "event %s is in no log", id)
 	}
-	for n := waits + 1; n <= waits+pairs; n++ {
-		s.toldOnce(e.logs[s.client.id(n)], ids)
+	for n := first; n < first+pairs; n++ {
+		s.toldOnce(e.logs[s.client.id(waitsFrom+n)], ids)
 	}
-	again, _ := e.askedAgain()
-	s.want(again > 0, "no call was in hand when the node died")
-	t.Logf("%d events told to %d runs; %d calls, %d of them again", len(emitted), pairs, len(e.calls), again)
 }
 
 // toldOnce: a run that waits for signals has each at most once, and of no other id.
@@ -451,4 +481,72 @@ func (s *scene) toldOnce(log []event, ids map[string]bool) {
 		heard[signal.ID] = true
 	}
 	s.want(len(heard) >= 2, "the run heard %d signals", len(heard))
+}
+
+// TestKillAnything: runs of every shape on two nodes, of which one after the other is killed and comes back; then Postgres.
+func TestKillAnything(t *testing.T) {
+	long(t)
+	const items, kids, deaths = 500, 20, 4
+	const maps, loops, parents, plans, pairs = 1, 11, 31, 41, 51 // from these numbers on
+	s := newScene(t)
+	defer s.tellUnfinished()
+	s.models.takes(800 * time.Millisecond)
+	s.models.speaks(func(c call, said string) string {
+		if c.model != providerModel || strings.HasSuffix(c.step, ".write") {
+			return strict(c, said)
+		}
+		return planning(c, said)
+	})
+	nodes := []*node{s.start("a"), s.start("b")}
+	doors := slices.Clone(nodes)
+	s.client.load(waits, waitsFrom+pairs, 10, doors...)()
+	family := nodes[0].family(beginAsking, kids)
+	loads := []func(){
+		s.client.load(mapped(items), maps, 3, doors...), s.client.load(looped, loops, 10, doors...), s.client.load(family, parents, 3, doors...),
+		s.client.load(delegated, plans, 6, doors...), s.client.load(emits, pairs, 10, doors...),
+	}
+	for _, wait := range loads {
+		wait()
+	}
+	steady := func() {
+		open := nodes[0].open()
+		for _, id := range open {
+			nodes[0].approve(id)
+		}
+	}
+	for i := range deaths {
+		done := s.settled()
+		s.await(time.Minute, "something goes on, and no run is suspected of anything", func() bool {
+			steady()
+			return s.unfinished() == 0 || s.settled() > done+100 && one[int64](s.db, `select count(*) from run where crashes > 1`) == 0
+		})
+		s.want(s.unfinished() > 0, "all was finished before node %d of %d was killed", i+1, deaths)
+		dead := i % 2
+		nodes[dead].kill()
+		nodes[dead] = nodes[dead].again()
+		if i == deaths/2 {
+			s.db.kill()
+			s.db.restart()
+			s.await(time.Minute, "the nodes are ready again", func() bool {
+				return nodes[0].status("/readyz") == http.StatusOK && nodes[1].status("/readyz") == http.StatusOK
+			})
+		}
+	}
+	s.await(2*time.Minute, "every run has ended", func() bool { steady(); return s.unfinished() == 0 })
+	s.still()
+	e := s.judge()
+
+	for n := range 3 {
+		s.judgeMap(nodes[0], maps+n, items)
+	}
+	for n := range 10 {
+		s.judgeLoop(nodes[0], loops+n)
+	}
+	for n := range 3 {
+		s.judgeFamily(nodes[0], e, parents+n, kids)
+	}
+	s.judgeSignals(nodes[0], e, pairs, 10)
+	again, most := e.askedAgain()
+	s.want(again > 0 && most <= deaths, "%d calls were made again, %d of one prompt", again, most)
+	t.Logf("%d calls, %d of them again, of one prompt %d at most", len(e.calls), again, most)
 }
