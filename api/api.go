@@ -126,6 +126,7 @@ type API struct {
 	definitions definitions
 	templates   []*template
 	streams     atomic.Int64
+	folding     chan struct{} // a place for each large run that is folded
 	draining    chan struct{}
 	drain       sync.Once
 }
@@ -180,6 +181,7 @@ func newAPI(cfg Config, p parts) (*API, error) {
 		plans: p.subscriptionStore, spend: p.spendStore, prices: p.priceStore, levels: p.levelStore, trouble: p.incidentStore,
 		asked: p.approvalStore, signals: p.signalStore, metrics: cfg.Metrics, log: cfg.Log, tenant: store.TenantDefault,
 		version: cfg.Version, loopback: listensOnLoopback(cfg.Listen), poll: pollEvery, beat: heartbeatEvery, draining: make(chan struct{}),
+		folding: make(chan struct{}, foldingMax),
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)

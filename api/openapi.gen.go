@@ -1772,7 +1772,7 @@ type Run struct {
 	// Simulated Simulated models took part
 	Simulated bool `json:"simulated,omitempty,omitzero"`
 
-	// Stage The steps at work
+	// Stage The steps at work, or the first 100 of them
 	Stage     []string  `json:"stage,omitempty,omitzero"`
 	Stakes    Stakes    `json:"stakes"`
 	StartedAt time.Time `json:"started_at,omitempty,omitzero"`

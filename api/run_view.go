@@ -48,9 +48,12 @@ func (s *shown) wire() Run {
 	return out
 }
 
+// stageShownMax bounds the steps at work that are named.
+const stageShownMax = 100
+
 // overlay puts what the log says over what the row said when it was written.
 func (s *shown) overlay(out *Run, v flow.View) {
-	out.Stage = v.Stage
+	out.Stage = v.Stage[:min(len(v.Stage), stageShownMax)]
 	out.StartedAt, out.EndedAt = v.StartedAt.UTC(), v.EndedAt.UTC()
 	out.Progress = Progress{Settled: v.StepsDone, Total: v.Total}
 	out.Usage, out.Cost, out.Simulated = usageOf(v.Sum), costOf(v.Sum.Cost, v.Sum.Unpriced), v.Sum.Simulated > 0

@@ -398,6 +398,13 @@ func (a *API) fold(ctx context.Context, s *shown) error {
 	return nil
 }
 
+// A log of more events than this is long. Few of those are folded at a time: the longest take a second and a hundred megabytes,
+// and whoever looks at such a run looks again.
+const (
+	longLogEvents = 2_000
+	foldingMax    = 2
+)
+
 // folded reads the whole log of a run and folds it.
 func (a *API) folded(ctx context.Context, row store.RunRow) (*flow.Run, error) {
 	w, err := a.stored(ctx, row.Tenant, row.Hash)
@@ -405,6 +412,7 @@ func (a *API) folded(ctx context.Context, row store.RunRow) (*flow.Run, error) {
 		return nil, err
 	}
 	var log []flow.Event
+	placed := false
 	for after := int32(0); ; {
 		page, err := a.events.Events(ctx, row.Tenant, row.ID, after, logPageMax)
 		if err != nil {
@@ -415,6 +423,15 @@ func (a *API) folded(ctx context.Context, row store.RunRow) (*flow.Run, error) {
 			break
 		}
 		after = page[len(page)-1].Seq
+		if len(log) >= longLogEvents && !placed {
+			select {
+			case a.folding <- struct{}{}:
+				defer func() { <-a.folding }()
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			placed = true
+		}
 	}
 	if len(log) == 0 {
 		return nil, fault.New(fault.KindNotFound, "events_not_found", "the run's events are past their retention")

@@ -59,10 +59,11 @@ func stepsUnder(all []flow.StepView, under, after flow.Path, limit int) (page []
 	return inside[:min(limit, len(inside))], len(inside) > limit, nil
 }
 
-// noStep says that a run has no step of that path, and which may be meant.
+// noStep says that a run has no step of that path, and which of the shown ones may be meant.
 func noStep(parameter, path string, all []flow.StepView) error {
-	paths := make([]string, len(all))
-	for i, s := range all {
+	shown, _ := shownSteps(all)
+	paths := make([]string, len(shown))
+	for i, s := range shown {
 		paths[i] = s.Path
 	}
 	e := fault.New(fault.KindNotFound, "step_not_found", "the run has no step %s", clip(path))

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -11,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fermata-run/fermata/internal/flow"
+	"github.com/fermata-run/fermata/internal/store"
 )
 
 func sameJSON(t testing.TB, a, b string) bool {
@@ -65,6 +68,47 @@ func TestStepsOfItems(t *testing.T) {
 	p := s.send(t, "GET", "/v1/runs/"+run+"/steps/build.7.make", nil).wantProblem(http.StatusNotFound, "step_not_found")
 	if !strings.HasPrefix(p.Errors[0].Suggest, "build.") {
 		t.Errorf("got %+v", p.Errors)
+	}
+}
+
+// Long logs are folded a few at a time; whoever gives up while waiting leaves no trace, and short ones do not wait.
+func TestLongLogsWait(t *testing.T) {
+	s := newService(t, nil)
+	short, long := s.submitWide(t, 1), s.submitWide(t, 900)
+	for i := range 900 {
+		s.mem.report(t, long, fmt.Sprintf("build.%d.make", i), failed("server"))
+	}
+	for range foldingMax {
+		s.folding <- struct{}{}
+	}
+	rowOf := func(id RunID) store.RunRow {
+		run, err := parseRunID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := s.mem.Run(t.Context(), store.TenantDefault, run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return row
+	}
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	if _, err := s.folded(gone, rowOf(short)); err != nil {
+		t.Errorf("a short log: %v", err)
+	}
+	if _, err := s.folded(gone, rowOf(long)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a long log while others are folded: %v", err)
+	}
+	for range foldingMax {
+		<-s.folding
+	}
+	if _, err := s.folded(t.Context(), rowOf(long)); err != nil || len(s.folding) != 0 {
+		t.Errorf("a long log: %v, places taken %d", err, len(s.folding))
+	}
+	var run Run
+	if s.send(t, "GET", "/v1/runs/"+s.submitWide(t, 300), nil).want(http.StatusOK).json(&run); len(run.Stage) > stageShownMax {
+		t.Errorf("%d steps at work are named", len(run.Stage))
 	}
 }
 

@@ -42,9 +42,9 @@ func OpenEscalation(by *workflow.Agent, e Escalation) (Talk, Ask) {
 	}
 	s.WriteString("- replace: you give the output yourself, in \"output\"" + e.shape() + ";\n" +
 		"- redo: it is done again from the beginning, and told your \"notes\";\n- fail: it stays failed.\n" +
-		"Say why in \"notes\".\n\nFAILURE\n" + e.Failure)
+		"Say why in \"notes\".\n\nFAILURE\n" + material(e.Failure))
 	if len(e.History) > 0 {
-		s.WriteString("\n\nATTEMPTS BEFORE\n" + Listed(e.History))
+		s.WriteString("\n\nATTEMPTS BEFORE\n" + material(Listed(e.History)))
 	}
 	if len(e.Refused) > 0 {
 		s.WriteString("\n\nREFUSED OUTPUT\n" + material(Plain(e.Refused)))
