@@ -26,6 +26,7 @@ type cli struct {
 	Schema   schemaCommand   `cmd:"" group:"runs" help:"Print the JSON Schema of workflow definitions, for editors."`
 	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
 	Test     testCommand     `cmd:"" group:"runs" help:"Test a workflow in memory, with scripted models, faults and people; needs no service."`
+	Publish  publishCommand  `cmd:"" group:"runs" help:"Publish a workflow: it can be run by its name then, also by other workflows."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`
 	Watch    watchCommand    `cmd:"" group:"runs" help:"Follow a run to its end."`
 	Get      getCommand      `cmd:"" aliases:"show" group:"runs" help:"Show a run and its steps (also: show)."`

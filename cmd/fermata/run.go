@@ -77,7 +77,7 @@ func (r *runCommand) request(ctx context.Context, s *screen, remote *remote) (cl
 	var types map[string]string
 	switch {
 	case r.File != "" && r.Workflow == "" && r.Template == "":
-		source, err := definitionFlag{r.File}.read(s)
+		source, err := definitionFlag{File: r.File}.read(s)
 		if err != nil {
 			return request, key, err
 		}
