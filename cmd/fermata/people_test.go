@@ -204,9 +204,9 @@ func TestProgressOfWaiting(t *testing.T) {
 	p := newProgress(someRun)
 	var lines []string
 	for _, e := range []client.Event{
-		{Kind: "step_waiting", Step: "ok", Data: json.RawMessage(`{"for":"approval","asked":{"approval":"0195f0a6-b1c8-7d3e-9a4f-0c2b7d6e5f41","title":"Publish?","choices":["approve","reject"]}}`)},
+		{Kind: "step_waiting", Step: "ok", Data: json.RawMessage(`{"for":"approval","asked":{"approval":"` + someApproval + `","title":"Publish?","choices":["approve","reject"]}}`)},
 		{Kind: "approval_answered", Step: "ok", Data: json.RawMessage(`{"choice":"approve","by":"operator","reason":"good"}`)},
-		{Kind: "step_waiting", Step: "sub", Data: json.RawMessage(`{"for":"child","child":{"run":"0195f0a6-b1c8-7d3e-9a4f-0c2b7d6e5f41"}}`)},
+		{Kind: "step_waiting", Step: "sub", Data: json.RawMessage(`{"for":"child","child":{"run":"` + someRun + `"}}`)},
 		{Kind: "item_ended", Step: "build", Data: json.RawMessage(`{"item":3,"failure":{"class":"timeout","message":"slow"}}`)},
 		{Kind: "iteration_ended", Step: "improve", Data: json.RawMessage(`{"iteration":2,"met":true}`)},
 		{Kind: "run_degraded", Data: json.RawMessage(`{"level":1,"name":"core","reason":"money"}`)},

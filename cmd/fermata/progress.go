@@ -1,13 +1,10 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/api/client"
 	"github.com/fermata-run/fermata/internal/flow"
@@ -149,13 +146,13 @@ type details struct {
 	For   string    `json:"for"`
 	Until time.Time `json:"until"`
 	Asked struct {
-		Approval uuid.UUID `json:"approval"`
-		Title    string    `json:"title"`
-		Choices  []string  `json:"choices"`
+		Approval string   `json:"approval"`
+		Title    string   `json:"title"`
+		Choices  []string `json:"choices"`
 	} `json:"asked"`
 	Signal string `json:"signal"`
 	Child  struct {
-		Run uuid.UUID `json:"run"`
+		Run string `json:"run"`
 	} `json:"child"`
 	Choice    string          `json:"choice"`
 	By        string          `json:"by"`
@@ -320,14 +317,9 @@ func (d *details) fellBack() string {
 
 // waiting is what a step waits for, as the service would show it.
 func (d *details) waiting() client.StepWaiting {
-	w := client.StepWaiting{For: d.For, Until: d.Until, Title: d.Asked.Title, Choices: d.Asked.Choices, Signal: d.Signal}
-	if d.Asked.Approval != uuid.Nil {
-		w.Approval = "apr_" + hex.EncodeToString(d.Asked.Approval[:])
+	return client.StepWaiting{
+		For: d.For, Until: d.Until, Approval: d.Asked.Approval, Title: d.Asked.Title, Choices: d.Asked.Choices, Signal: d.Signal, Run: d.Child.Run,
 	}
-	if d.Child.Run != uuid.Nil {
-		w.Run = "run_" + hex.EncodeToString(d.Child.Run[:])
-	}
-	return w
 }
 
 // wayOn is the command that answers what a step asks.
