@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -114,11 +115,21 @@ func run(ctx context.Context, args []string, s *screen) (code int) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		s.say("fermata: %v\nhelp: fermata --help", err)
+		s.say("fermata: %v\nhelp: %s --help", err, commandOf(err))
 		return exitUsage
 	}
 	s.json = c.Output == "json"
 	return s.end(ctx, parsed.Run())
+}
+
+// commandOf is the command line that a mistake was made in, as far as it was understood.
+func commandOf(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context.Selected() != nil {
+		path, _, _ := strings.Cut(parse.Context.Selected().Path(), " (") // behind it are its other names
+		return "fermata " + path
+	}
+	return "fermata"
 }
 
 // end tells an error, if there is one, and finds its exit code.

@@ -54,7 +54,7 @@ func (r *runCommand) Run(ctx context.Context, s *screen) error {
 		if r.Detach {
 			return showAccepted(s, remote, accepted)
 		}
-		s.say("%s  %s", accepted.ID, remote.link(accepted.Links.Self))
+		s.say("%s", strings.Join(wrapped(accepted.ID+" "+remote.link(accepted.Links.Self), s.width()), "\n"))
 		how := followWatch
 		if r.Wait {
 			how = followQuiet
