@@ -119,7 +119,7 @@ func (d *draftStep) summaryMayMiss() string {
 	if a == nil {
 		return ""
 	}
-	if a.Agent.Summary == nil {
+	if len(a.Choices) == 0 && a.Agent.Summary == nil { // of a choice, each is looked at below
 		return "its agent makes none"
 	}
 	for _, e := range d.step.OnError {
