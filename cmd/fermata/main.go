@@ -22,10 +22,10 @@ type cli struct {
 	Dev   devCommand   `cmd:"" group:"start" help:"Start the service on a Postgres of its own."`
 	Serve serveCommand `cmd:"" group:"start" help:"Start the service on the Postgres of --database-url."`
 
-	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service."`
+	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service, unless it names published workflows."`
 	Explain  explainCommand  `cmd:"" group:"runs" help:"Say what a key of the format is: fermata explain steps.map; needs no service."`
 	Schema   schemaCommand   `cmd:"" group:"runs" help:"Print the JSON Schema of workflow definitions, for editors."`
-	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
+	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service, unless it names published workflows."`
 	Test     testCommand     `cmd:"" group:"runs" help:"Test a workflow in memory, with scripted models, faults and people; needs no service."`
 	Publish  publishCommand  `cmd:"" group:"runs" help:"Publish a workflow: it can be run by its name then, also by other workflows."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`

@@ -91,6 +91,9 @@ func TestAnswering(t *testing.T) {
 	if _, talk, code, _ := command(t, answers, "approve", someApproval, "--form", "words=many"); code != exitUsage || !strings.Contains(talk, "--form words") {
 		t.Errorf("exit %d: %s", code, talk)
 	}
+	if _, talk, code, _ := command(t, answers, "approve", someApproval, "--form", "headlin=Tides"); code != exitOK || !strings.Contains(talk, `did you mean "headline"?`) {
+		t.Errorf("exit %d: %s", code, talk)
+	}
 	if _, _, code, _ := command(t, nil, "approve", someApproval); code != exitNotFound {
 		t.Errorf("exit %d", code)
 	}

@@ -72,7 +72,7 @@ func (r *remote) fetched(ctx context.Context, names []string) (workflow.Fetched,
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the workflow %s: %w", ref, err)
+			return nil, fmt.Errorf("read the workflow %s, which the definition names: %w", ref, err)
 		}
 		lib[ref] = workflow.Published{Ref: workflow.Versioned(w.Name, int(w.Version)), Source: w.Definition}
 	}
