@@ -273,10 +273,27 @@ func stepNote(step client.Step) string {
 		return "as " + step.Child
 	case step.Agreement != nil:
 		return fmt.Sprintf("agreement %.0f %%", *step.Agreement*100)
-	case step.Confidence != nil:
-		return fmt.Sprintf("confidence %g", *step.Confidence)
 	}
-	return ""
+	return joined(gateText(step.Gate), confidenceText(step.Confidence))
+}
+
+// gateText says how an output passed its gate; empty: there is none, or nothing to say.
+func gateText(g client.GateResult) string {
+	text := ""
+	if g.Score != nil {
+		text = fmt.Sprintf("scored %g", *g.Score)
+	}
+	if g.Rounds > 0 {
+		text = joined(text, counted(g.Rounds, "revision"))
+	}
+	return text
+}
+
+func confidenceText(confidence *float64) string {
+	if confidence == nil {
+		return ""
+	}
+	return fmt.Sprintf("confidence %g", *confidence)
 }
 
 // showValue prints JSON for a person.
