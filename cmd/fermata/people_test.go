@@ -251,8 +251,12 @@ func TestRunIsShownWhole(t *testing.T) {
 		text         string
 		short, whole int
 	}{
-		{"build.0.make  ", 0, 1}, {"scored 8.5 · 2 revisions", 0, 1}, {"by its fallback", 1, 1}, {"too slow", 1, 1},
-		{"No source.", unresolvedShownMax, unresolvedShownMax + 2}, {"… and 2 more unresolved", 1, 0},
+		{"build.0.make  ", 0, 1},
+		{"scored 8.5 · 2 revisions", 0, 1},
+		{"by its fallback", 1, 1},
+		{"too slow", 1, 1},
+		{"No source.", unresolvedShownMax, unresolvedShownMax + 2},
+		{"… and 2 more unresolved", 1, 0},
 	} {
 		if a, b := strings.Count(short, c.text), strings.Count(whole, c.text); a != c.short || b != c.whole {
 			t.Errorf("%q stands there %d and %d times, not %d and %d", c.text, a, b, c.short, c.whole)

@@ -385,6 +385,7 @@ func (d *details) next(at time.Time) string {
 		return "its fallback works at it now"
 	case flow.DutyDecide:
 		return "somebody else decides now"
+	case flow.DutyWork:
 	}
 	return "again in " + took(max(0, d.RetryAt.Sub(at)))
 }

@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -127,9 +128,9 @@ func (d *draftStep) summaryMayMiss() string {
 			return "an output from on_error may have none"
 		}
 	}
-	for _, choice := range a.Choices {
-		if choice.Summary == nil {
-			return fmt.Sprintf("the output of %s has none", choice.Name)
+	for _, name := range slices.Sorted(maps.Keys(a.Choices)) { // of two that make none, always the same
+		if a.Choices[name].Summary == nil {
+			return fmt.Sprintf("the output of %s has none", name)
 		}
 	}
 	return ""
