@@ -202,12 +202,12 @@ func (a *API) tell(ctx context.Context, tenant, run uuid.UUID, kind string, body
 // conflict says that a run's status does not allow what was asked, and what it does allow.
 func conflict(code string, status flow.RunStatus, why string) error {
 	actions := actionsOf(status, "")
-	allowed := "nothing"
+	allowed := "is final"
 	if len(actions) > 0 {
-		allowed = strings.Join(actions, ", ")
+		allowed = "allows " + strings.Join(actions, ", ")
 	}
 	return &refusal{
-		fault: fault.New(fault.KindConflict, code, "%s: it is %s, which allows %s", why, status, allowed),
+		fault: fault.New(fault.KindConflict, code, "%s: it is %s, which %s", why, status, allowed),
 		state: string(status), actions: actions,
 	}
 }

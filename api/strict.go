@@ -39,7 +39,7 @@ func readStrict(raw []byte, schema *openapi3.Schema) (any, error) {
 		return nil, fault.New(fault.KindMalformed, "body_required", "this operation needs a body")
 	}
 	s := &strict{raw: raw, dec: jsontext.NewDecoder(bytes.NewBuffer(raw)), nul: bytes.Contains(raw, []byte(`\u0000`))}
-	if kind := s.dec.PeekKind(); kind != '{' && schema.Type.Is(openapi3.TypeObject) && kind != 0 {
+	if kind := s.dec.PeekKind(); kind != '{' && schema.Type.Is(openapi3.TypeObject) && kind != 0 && jsontext.Value(raw).IsValid() {
 		return nil, s.at("json_type", "expected an object, got "+kindName(kind), "", 0)
 	}
 	value, err := s.value(schema)

@@ -32,6 +32,7 @@ func TestStrictRefuses(t *testing.T) {
 		{"blank", " \n ", "body_required", "", 0, 0},
 		{"cut off", `{"input":`, "json_syntax", "/input", 1, 10},
 		{"syntax", "{\n  \"input\": tru\n}", "json_syntax", "/input", 2, 15},
+		{"no JSON", `not json`, "json_syntax", "", 1, 2},
 		{"trailing value", `{}{}`, "json_trailing_data", "", 1, 3},
 		{"trailing garbage", `{} x`, "json_trailing_data", "", 1, 3},
 		{"array", `[]`, "json_type", "", 1, 1},

@@ -54,7 +54,7 @@ func waitingStepOf(s flow.StepView) Waiting {
 	out := Waiting{Kind: w.For, Step: s.Path, Until: w.Until, Approval: w.Approval, Signal: w.Signal, Run: w.Run}
 	switch w.For {
 	case flow.WaitingApproval:
-		out.Sentence = fmt.Sprintf("step %s asks a person: %s. To let it go on, answer %s: %s", s.Path, w.Title, w.Approval, strings.Join(w.Choices, ", "))
+		out.Sentence = fmt.Sprintf("step %s asks a person: %s To let it go on, answer %s: %s", s.Path, asSentence(w.Title), w.Approval, strings.Join(w.Choices, ", "))
 	case flow.WaitingSignal:
 		out.Sentence = fmt.Sprintf("step %s waits for the signal %s", s.Path, w.Signal)
 	case flow.WaitingChild:
@@ -63,4 +63,12 @@ func waitingStepOf(s flow.StepView) Waiting {
 		out.Sentence = fmt.Sprintf("step %s waits until %s", s.Path, w.Until.Format(time.RFC3339))
 	}
 	return out
+}
+
+// asSentence ends a text that does not end itself.
+func asSentence(text string) string {
+	if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "?") || strings.HasSuffix(text, "!") {
+		return text
+	}
+	return text + "."
 }

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
+	"strconv"
 
 	"github.com/google/uuid"
 
@@ -67,27 +69,84 @@ var billed = map[flow.Kind]bool{
 	flow.KindStepCancelled: true, flow.KindOutcomeDiscarded: true, flow.KindStepSkipped: true, flow.KindStepWaiting: true, flow.KindPlanMade: true,
 }
 
-// eventOf shows an event; what its model calls cost is added up beside its body.
+// eventOf shows an event; what its model calls and the run that it ended cost is added up beside its body.
 func eventOf(run uuid.UUID, e flow.Event) Event {
 	out := Event{
 		RunID: formatRunID(run), Seq: e.Seq, At: e.At.UTC(), Kind: string(e.Kind), Step: e.Step,
-		Gen: int(e.Gen), Attempt: int(e.Attempt), Data: e.Body,
+		Gen: int(e.Gen), Attempt: int(e.Attempt), Data: nameIDs(e),
 	}
 	if !billed[e.Kind] {
 		return out
 	}
 	var body struct {
 		Calls []usage.Call `json:"calls"`
+		Child struct {
+			Sum usage.Sum `json:"sum"`
+		} `json:"child"`
 	}
-	if json.Unmarshal(e.Body, &body) != nil || len(body.Calls) == 0 {
+	if json.Unmarshal(e.Body, &body) != nil {
 		return out // an older shape of the body, perhaps: it is shown as it is
 	}
-	var sum usage.Sum
+	sum := body.Child.Sum
 	for _, c := range body.Calls {
 		sum.Add(c)
 	}
+	if sum.Calls == 0 {
+		return out
+	}
 	out.Usage, out.Cost, out.Simulated = usageOf(sum), costOf(sum.Cost, sum.Unpriced), sum.Simulated > 0
 	return out
+}
+
+// namedIDs are the ids that stand bare in bodies of events: the key, the key within it, and how the API writes them
+// everywhere else.
+var namedIDs = []struct {
+	key, within string
+	format      func(uuid.UUID) string
+}{
+	{"child", "run", formatRunID}, {"parent", "run", formatRunID}, {"asked", "approval", formatApprovalID}, {"approval", "", formatApprovalID},
+}
+
+// nameIDs is the body of an event with the ids of runs and approvals as they are in paths.
+func nameIDs(e flow.Event) json.RawMessage {
+	body := e.Body
+	if !billed[e.Kind] && e.Kind != flow.KindRunSubmitted && e.Kind != flow.KindApprovalAnswered {
+		return body
+	}
+	for _, id := range namedIDs {
+		body = withNamed(body, id.key, func(value json.RawMessage) json.RawMessage {
+			if id.within != "" {
+				return withNamed(value, id.within, func(v json.RawMessage) json.RawMessage { return nameID(v, id.format) })
+			}
+			return nameID(value, id.format)
+		})
+	}
+	return body
+}
+
+// withNamed changes one key of an object; what has no such key, or is no object, stays as it is.
+func withNamed(object json.RawMessage, key string, change func(json.RawMessage) json.RawMessage) json.RawMessage {
+	if !bytes.Contains(object, []byte(`"`+key+`":`)) {
+		return object
+	}
+	var keys map[string]json.RawMessage
+	if json.Unmarshal(object, &keys) != nil || keys[key] == nil {
+		return object
+	}
+	keys[key] = change(keys[key])
+	changed, err := json.Marshal(keys)
+	if err != nil {
+		return object
+	}
+	return changed
+}
+
+func nameID(text json.RawMessage, format func(uuid.UUID) string) json.RawMessage {
+	var id uuid.UUID
+	if json.Unmarshal(text, &id) != nil {
+		return text
+	}
+	return json.RawMessage(strconv.Quote(format(id)))
 }
 
 // linksOf goes by where a run stands and, where that is waiting, for what.

@@ -50,10 +50,13 @@ func (c *approvalListCommand) Run(ctx context.Context, s *screen) error {
 	}
 	rows := make([][]string, len(page.Data))
 	for i, a := range page.Data {
-		rows[i] = []string{a.ID, string(a.Status), a.Workflow, a.Step, a.AskedAt.Local().Format(time.DateTime), strings.Join(a.Choices, "|"), oneLine(a.Title)}
+		rows[i] = []string{a.ID, cut(oneLine(a.Title), titleMax), s.moment(a.AskedAt), string(a.Status), a.Workflow, a.Step, strings.Join(a.Choices, "|")}
 	}
-	return s.table([]string{"APPROVAL", "STATUS", "WORKFLOW", "STEP", "ASKED", "CHOICES", "TITLE"}, rows)
+	return s.table([]string{"APPROVAL", "TITLE", "ASKED", "STATUS", "WORKFLOW", "STEP", "CHOICES"}, rows)
 }
+
+// titleMax is how much of a title a list shows, in characters.
+const titleMax = 60
 
 // given is a flag that may be left out.
 func given(flag string) *string {
@@ -89,6 +92,12 @@ func showApproval(s *screen, remote *remote, a *client.Approval) error {
 	s.print("%s · %s of %s · %s", a.Status, a.Step, a.Workflow, a.Run)
 	if !a.ExpiresAt.IsZero() {
 		s.print("until %s", a.ExpiresAt.Local().Format(time.DateTime))
+	}
+	if len(a.Assignees) > 0 {
+		s.print("for %s", strings.Join(a.Assignees, ", "))
+	}
+	if len(a.Choices) > 0 {
+		s.print("choices: %s", strings.Join(a.Choices, ", "))
 	}
 	for _, part := range []struct {
 		name  string

@@ -15,6 +15,8 @@ type compareCommand struct {
 	remoteFlags
 	A string `arg:"" name:"run-a" help:"A run: run_…"`
 	B string `arg:"" name:"run-b" help:"Another one."`
+
+	All bool `help:"How outputs differ also of steps inside maps and loops."`
 }
 
 // Run lays two runs side by side.
@@ -35,7 +37,10 @@ func (c *compareCommand) Run(ctx context.Context, s *screen) error {
 	if s.json {
 		return s.showJSON(both)
 	}
-	return showComparison(s, both)
+	if a.Workflow != b.Workflow {
+		s.say("they are of two workflows, %s and %s: steps are compared by their ids", a.Workflow, b.Workflow)
+	}
+	return showComparison(s, both, func(path string) bool { return c.All || depth(path) == 0 })
 }
 
 // accountOf is what came of a run that the service shows.
@@ -81,7 +86,8 @@ func between(from, to time.Time) time.Duration {
 const differencesShown = 10
 
 // showComparison shows two runs step by step: one value where both have the same, else a → b.
-func showComparison(s *screen, c *rehearsal.Comparison) error {
+// How outputs differ is shown of the steps that are wanted, and of the run.
+func showComparison(s *screen, c *rehearsal.Comparison, wanted func(path string) bool) error {
 	s.print("%s %s  →  %s %s", s.paint(colorBold, "a"), c.A, s.paint(colorBold, "b"), c.B)
 	rows := make([][]string, 0, len(c.Steps)+1)
 	for i := range c.Steps {
@@ -96,7 +102,9 @@ func showComparison(s *screen, c *rehearsal.Comparison) error {
 		return err
 	}
 	for i := range c.Steps {
-		showDifferences(s, c.Steps[i].Path, c.Steps[i].Output)
+		if wanted(c.Steps[i].Path) {
+			showDifferences(s, c.Steps[i].Path, c.Steps[i].Output)
+		}
 	}
 	showDifferences(s, "the run", c.Output)
 	return nil

@@ -175,23 +175,15 @@ func TestEnvKnownIsWhatTheFlagsRead(t *testing.T) {
 	}
 }
 
-// The configuration that the README shows is one.
-func TestReadmeConfig(t *testing.T) {
-	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+// The configuration among the examples is one.
+func TestExampleConfig(t *testing.T) {
+	path := filepath.Join("..", "..", "examples", "providers.config.yaml")
+	source, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, ok := strings.Cut(string(readme), "# fermata --config FILE")
-	block, _, closed := strings.Cut(rest, "```")
-	if !ok || !closed {
-		t.Fatal("the README shows no configuration")
-	}
-	for _, name := range regexp.MustCompile(`api_key_env: (\w+)`).FindAllStringSubmatch(block, -1) {
+	for _, name := range regexp.MustCompile(`api_key_env: (\w+)`).FindAllStringSubmatch(string(source), -1) {
 		t.Setenv(name[1], "x")
-	}
-	path := filepath.Join(t.TempDir(), "fermata.yaml")
-	if err := os.WriteFile(path, []byte("#"+block), 0o600); err != nil {
-		t.Fatal(err)
 	}
 	c, err := readConfig(path)
 	if err != nil {

@@ -119,7 +119,7 @@ func (d *demoCommand) show(ctx context.Context, s *screen, m *Main) error {
 		return err
 	}
 	if p.status != string(client.RunStatusSucceeded) || s.json {
-		if err := showRun(s, remote, run); err != nil || p.status == string(client.RunStatusSucceeded) {
+		if err := showRun(s, remote, run, false); err != nil || p.status == string(client.RunStatusSucceeded) {
 			return err
 		}
 		return &runEnded{p.status}

@@ -3,10 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/fermata-run/fermata/internal/fault"
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
@@ -58,18 +61,37 @@ func readField(s *screen, option, flag string, types map[string]string) (string,
 			return "", nil, err
 		}
 	}
-	kind := types[name]
+	kind, known := types[name]
+	if !known && len(types) > 0 {
+		s.say("warning: %s %s: the schema has no such name%s", option, name, meant(name, types))
+	}
 	if raw || kind != "" && kind != "string" {
 		if !json.Valid([]byte(text)) {
 			if raw {
 				kind = "JSON"
 			}
-			return "", nil, usageError("%s %s: %q is no %s", option, name, cut(oneLine(text), 40), kind)
+			hint := ""
+			if like := jsonLike[kind]; like != "" {
+				hint = fmt.Sprintf("; write it like %s %s='%s'", option, name, like)
+			}
+			return "", nil, usageError("%s %s: %q is no %s%s", option, name, cut(oneLine(text), 40), kind, hint)
 		}
 		return name, json.RawMessage(text), nil
 	}
 	value, err := json.Marshal(text)
 	return name, value, err
+}
+
+// jsonLike shows how values of a type are written.
+var jsonLike = map[string]string{"array": `["a", "b"]`, "object": `{"name": "value"}`, "boolean": "true", "number": "1.5", "integer": "1"}
+
+// meant is the end of a sentence about a name that is not known.
+func meant(name string, known map[string]string) string {
+	names := slices.Sorted(maps.Keys(known))
+	if near := fault.Nearest(name, names); near != "" {
+		return fmt.Sprintf("; did you mean %q?", near)
+	}
+	return "; it has " + cut(strings.Join(names, ", "), 80)
 }
 
 // readText reads a file that must be text.
@@ -93,7 +115,7 @@ func readText(s *screen, name string) (string, error) {
 	return string(b), nil
 }
 
-// inputTypes finds the JSON types of a schema's properties: those that say exactly one.
+// inputTypes finds the JSON types of a schema's properties; empty: it says none, or several.
 func inputTypes(schema json.RawMessage) map[string]string {
 	var shape struct {
 		Properties map[string]struct {
@@ -105,9 +127,7 @@ func inputTypes(schema json.RawMessage) map[string]string {
 		return types
 	}
 	for name, p := range shape.Properties {
-		if t, ok := p.Type.(string); ok {
-			types[name] = t
-		}
+		types[name], _ = p.Type.(string)
 	}
 	return types
 }

@@ -11,6 +11,9 @@ import (
 // liveStepsMax is how many steps are drawn; of more, the ones that say least are folded into a line.
 const liveStepsMax = 24
 
+// insideMovingMax is how many steps at work inside maps and loops are drawn when not all steps are.
+const insideMovingMax = 6
+
 // live draws a run in place on a terminal: a line per step, redrawn as it changes.
 type live struct {
 	s     *screen
@@ -42,11 +45,22 @@ func (l *live) lines(p *progress, now time.Time) []string {
 	lines := make([]string, 0, len(shown)+2)
 	for _, s := range shown {
 		lines = append(lines, l.step(s, name, width, now))
+		if s.way != "" {
+			lines = append(lines, l.s.paint(colorViolet, cutTo("   → "+strings.TrimPrefix(s.way, toAnswer), width)))
+		}
 	}
 	if folded != "" {
 		lines = append(lines, l.s.paint(colorDim, "  … "+folded))
 	}
 	return append(lines, l.foot(p, width, now))
+}
+
+// cutTo shortens a line to a terminal's width; 0: it is none.
+func cutTo(line string, width int) string {
+	if width > 1 {
+		return cut(line, width-1)
+	}
+	return line
 }
 
 func (l *live) step(s *stepProgress, name, width int, now time.Time) string {
@@ -60,6 +74,9 @@ func (l *live) step(s *stepProgress, name, width int, now time.Time) string {
 	}
 	if s.attempt > 1 {
 		said = append(said, fmt.Sprintf("attempt %d", s.attempt))
+	}
+	if inside := s.inside.String(); inside != "" {
+		said = append(said, inside)
 	}
 	if spent := s.spent.String(); spent != "" {
 		said = append(said, spent)
@@ -75,9 +92,12 @@ func (l *live) step(s *stepProgress, name, width int, now time.Time) string {
 	return " " + l.s.paint(color, head) + " " + rest
 }
 
-// foot is the bar: how far, how much, how long.
+// foot is the bar: how far, how long, how much.
 func (l *live) foot(p *progress, width int, now time.Time) string {
-	const cells = 20
+	cells := 20
+	if width > 0 && width < 100 {
+		cells = 10
+	}
 	done, total := p.settled(), max(1, len(p.steps))
 	full := cells * done / total
 	end := now
@@ -85,42 +105,40 @@ func (l *live) foot(p *progress, width int, now time.Time) string {
 		end = p.ended
 	}
 	parts := []string{fmt.Sprintf("%d/%d steps", done, len(p.steps))}
-	if spent := p.spent.String(); spent != "" {
-		parts = append(parts, spent)
-	}
 	if !p.began.IsZero() {
 		parts = append(parts, took(max(0, end.Sub(p.began))))
 	}
-	line := fmt.Sprintf(" [%s%s] %s %s", strings.Repeat("█", full), strings.Repeat("░", cells-full), p.status, strings.Join(parts, " · "))
-	if width > 1 {
-		line = cut(line, width-1)
+	if spent := p.spent.String(); spent != "" {
+		parts = append(parts, spent)
 	}
-	return line
+	line := fmt.Sprintf(" [%s%s] %s %s", strings.Repeat("█", full), strings.Repeat("░", cells-full), p.status, strings.Join(parts, " · "))
+	return cutTo(line, width)
 }
 
-// fold chooses the steps to draw when there are many: the failed and the moving first, then the latest; the rest is
-// counted by status.
+// fold chooses the steps to draw when there are many: what failed or waits, then what moves and what is to come, those
+// of the run itself before those inside maps and loops; the rest is counted by status. Of steps inside that are over only
+// those that failed are drawn: their map or loop counts them.
 func fold(steps []*stepProgress) (shown []*stepProgress, folded string) {
 	if len(steps) <= liveStepsMax {
 		return steps, ""
 	}
-	telling := map[string]bool{
-		string(client.StepStatusFailed): true, string(client.StepStatusRunning): true, string(client.StepStatusRetrying): true,
-	}
-	room := liveStepsMax
 	keep := make([]bool, len(steps))
-	for i, s := range steps {
-		if telling[s.status] && room > 0 {
-			keep[i] = true
-			room--
+	room := liveStepsMax
+	take := func(most int, wanted func(*stepProgress) bool) {
+		for i, s := range steps {
+			if !keep[i] && room > 0 && most > 0 && wanted(s) {
+				keep[i] = true
+				room--
+				most--
+			}
 		}
 	}
-	for i := range steps {
-		if !keep[i] && room > 0 && !steps[i].over() {
-			keep[i] = true
-			room--
-		}
-	}
+	inside := func(s *stepProgress) bool { return depth(s.path) > 0 }
+	take(liveStepsMax, func(s *stepProgress) bool { return !inside(s) && (s.failed() || s.moving()) })
+	take(insideShownMax, func(s *stepProgress) bool { return inside(s) && (s.failed() || s.waits()) })
+	take(liveStepsMax, func(s *stepProgress) bool { return !inside(s) && !s.over() })
+	take(insideMovingMax, func(s *stepProgress) bool { return inside(s) && s.moving() })
+	take(liveStepsMax, func(s *stepProgress) bool { return !inside(s) })
 	counts := map[string]int{}
 	for i, s := range steps {
 		if keep[i] {
@@ -132,7 +150,7 @@ func fold(steps []*stepProgress) (shown []*stepProgress, folded string) {
 	var parts []string
 	for _, status := range []client.StepStatus{
 		client.StepStatusSucceeded, client.StepStatusSkipped, client.StepStatusFailed, client.StepStatusCancelled,
-		client.StepStatusRunning, client.StepStatusRetrying, client.StepStatusPending,
+		client.StepStatusRunning, client.StepStatusRetrying, client.StepStatusWaiting, client.StepStatusPending,
 	} {
 		if n := counts[string(status)]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, status))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -21,11 +22,12 @@ type cli struct {
 	Dev   devCommand   `cmd:"" group:"start" help:"Start the service on a Postgres of its own."`
 	Serve serveCommand `cmd:"" group:"start" help:"Start the service on the Postgres of --database-url."`
 
-	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service."`
+	Validate validateCommand `cmd:"" group:"runs" help:"Check a workflow definition; needs no service, unless it names published workflows."`
 	Explain  explainCommand  `cmd:"" group:"runs" help:"Say what a key of the format is: fermata explain steps.map; needs no service."`
 	Schema   schemaCommand   `cmd:"" group:"runs" help:"Print the JSON Schema of workflow definitions, for editors."`
-	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service."`
+	Plan     planCommand     `cmd:"" group:"runs" help:"Draw a workflow with what it would cost; needs no service, unless it names published workflows."`
 	Test     testCommand     `cmd:"" group:"runs" help:"Test a workflow in memory, with scripted models, faults and people; needs no service."`
+	Publish  publishCommand  `cmd:"" group:"runs" help:"Publish a workflow: it can be run by its name then, also by other workflows."`
 	Run      runCommand      `cmd:"" group:"runs" help:"Start a run."`
 	Watch    watchCommand    `cmd:"" group:"runs" help:"Follow a run to its end."`
 	Get      getCommand      `cmd:"" aliases:"show" group:"runs" help:"Show a run and its steps (also: show)."`
@@ -113,11 +115,21 @@ func run(ctx context.Context, args []string, s *screen) (code int) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		s.say("fermata: %v\nhelp: fermata --help", err)
+		s.say("fermata: %v\nhelp: %s --help", err, commandOf(err))
 		return exitUsage
 	}
 	s.json = c.Output == "json"
 	return s.end(ctx, parsed.Run())
+}
+
+// commandOf is the command line that a mistake was made in, as far as it was understood.
+func commandOf(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context.Selected() != nil {
+		path, _, _ := strings.Cut(parse.Context.Selected().Path(), " (") // behind it are its other names
+		return "fermata " + path
+	}
+	return "fermata"
 }
 
 // end tells an error, if there is one, and finds its exit code.

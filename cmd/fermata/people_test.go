@@ -91,6 +91,9 @@ func TestAnswering(t *testing.T) {
 	if _, talk, code, _ := command(t, answers, "approve", someApproval, "--form", "words=many"); code != exitUsage || !strings.Contains(talk, "--form words") {
 		t.Errorf("exit %d: %s", code, talk)
 	}
+	if _, talk, code, _ := command(t, answers, "approve", someApproval, "--form", "headlin=Tides"); code != exitOK || !strings.Contains(talk, `did you mean "headline"?`) {
+		t.Errorf("exit %d: %s", code, talk)
+	}
 	if _, _, code, _ := command(t, nil, "approve", someApproval); code != exitNotFound {
 		t.Errorf("exit %d", code)
 	}
@@ -204,9 +207,9 @@ func TestProgressOfWaiting(t *testing.T) {
 	p := newProgress(someRun)
 	var lines []string
 	for _, e := range []client.Event{
-		{Kind: "step_waiting", Step: "ok", Data: json.RawMessage(`{"for":"approval","asked":{"approval":"0195f0a6-b1c8-7d3e-9a4f-0c2b7d6e5f41","title":"Publish?","choices":["approve","reject"]}}`)},
+		{Kind: "step_waiting", Step: "ok", Data: json.RawMessage(`{"for":"approval","asked":{"approval":"` + someApproval + `","title":"Publish?","choices":["approve","reject"]}}`)},
 		{Kind: "approval_answered", Step: "ok", Data: json.RawMessage(`{"choice":"approve","by":"operator","reason":"good"}`)},
-		{Kind: "step_waiting", Step: "sub", Data: json.RawMessage(`{"for":"child","child":{"run":"0195f0a6-b1c8-7d3e-9a4f-0c2b7d6e5f41"}}`)},
+		{Kind: "step_waiting", Step: "sub", Data: json.RawMessage(`{"for":"child","child":{"run":"` + someRun + `"}}`)},
 		{Kind: "item_ended", Step: "build", Data: json.RawMessage(`{"item":3,"failure":{"class":"timeout","message":"slow"}}`)},
 		{Kind: "iteration_ended", Step: "improve", Data: json.RawMessage(`{"iteration":2,"met":true}`)},
 		{Kind: "run_degraded", Data: json.RawMessage(`{"level":1,"name":"core","reason":"money"}`)},
@@ -222,5 +225,41 @@ func TestProgressOfWaiting(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Everything inside is shown if it is asked for; what is unresolved is cut short otherwise, and the run's error stands once.
+func TestRunIsShownWhole(t *testing.T) {
+	score := 8.5
+	why := client.Failure{Class: "timeout", Message: "too slow"}
+	run := client.Run{
+		ID: someRun, Workflow: "wide", Status: client.RunStatusFailed, Error: client.Failure{Class: why.Class, Message: why.Message, Step: "last"},
+		Steps: []client.Step{
+			{Path: "build", Kind: "map", Status: client.StepStatusSucceeded, Inside: client.Inside{Total: 1, Succeeded: 1}},
+			{Path: "build.0.make", Kind: "agent", Status: client.StepStatusSucceeded, Gate: client.GateResult{Score: &score, Rounds: 2}},
+			{Path: "other", Kind: "tool", Status: client.StepStatusSucceeded, Instead: "fallback"},
+			{Path: "last", Kind: "tool", Status: client.StepStatusFailed, Error: why},
+		},
+	}
+	for range unresolvedShownMax + 2 {
+		run.Unresolved = append(run.Unresolved, client.Unresolved{Step: "build.0.make", Text: "No source."})
+	}
+	answers := map[string]any{"GET /v1/runs/" + someRun: run}
+	short, _, _, _ := command(t, answers, "get", someRun)
+	whole, _, _, _ := command(t, answers, "get", "--all", someRun)
+	for _, c := range []struct {
+		text         string
+		short, whole int
+	}{
+		{"build.0.make  ", 0, 1},
+		{"scored 8.5 · 2 revisions", 0, 1},
+		{"by its fallback", 1, 1},
+		{"too slow", 1, 1},
+		{"No source.", unresolvedShownMax, unresolvedShownMax + 2},
+		{"… and 2 more unresolved", 1, 0},
+	} {
+		if a, b := strings.Count(short, c.text), strings.Count(whole, c.text); a != c.short || b != c.whole {
+			t.Errorf("%q stands there %d and %d times, not %d and %d", c.text, a, b, c.short, c.whole)
+		}
 	}
 }

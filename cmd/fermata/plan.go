@@ -84,8 +84,10 @@ func (p *planCommand) show(s *screen, plan planned) error {
 		return s.showJSON(plan)
 	}
 	s.print("%s", s.paint(colorBold, plan.Name))
-	for _, line := range wrapped(oneLine(plan.workflow.Description), s.width()) {
-		s.print("%s", line)
+	if d := oneLine(plan.workflow.Description); d != "" {
+		for _, line := range wrapped(d, s.width()) {
+			s.print("%s", line)
+		}
 	}
 	s.print("")
 	newDrawing(plan, p.Edges).show(s)

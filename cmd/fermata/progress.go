@@ -1,13 +1,11 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/api/client"
 	"github.com/fermata-run/fermata/internal/flow"
@@ -32,7 +30,29 @@ type stepProgress struct {
 	attempt      int
 	began, ended time.Time
 	note         string // why it failed, was skipped, is retried
-	spent        spending
+	way          string // the command that lets it go on; empty: nobody is asked
+	inside       insideProgress
+	spent        spending // with what is inside of it
+}
+
+// insideProgress counts the items of a map, or the iterations of a loop.
+type insideProgress struct {
+	of, done, failed int // of 0: not known before
+	word             string
+}
+
+func (in insideProgress) String() string {
+	switch {
+	case in.word == "":
+		return ""
+	case in.of == 0:
+		return counted(in.done+in.failed, in.word)
+	}
+	text := fmt.Sprintf("%d of %s", in.done+in.failed, counted(in.of, in.word))
+	if in.failed > 0 {
+		text += fmt.Sprintf(", %d failed", in.failed)
+	}
+	return text
 }
 
 // spending adds up what events say they used.
@@ -65,26 +85,6 @@ func (s spending) String() string {
 		parts = append(parts, "simulated")
 	}
 	return strings.Join(parts, ", ")
-}
-
-// money never shows an unknown price as none.
-func money(cost usage.Money, unpriced, calls int) string {
-	switch {
-	case unpriced > 0 && unpriced >= calls:
-		return "unpriced"
-	case unpriced > 0:
-		return fmt.Sprintf("$%s + %d unpriced", cost, unpriced)
-	}
-	return "$" + cost.String()
-}
-
-// grouped writes a count with separators: 12,345.
-func grouped(n int64) string {
-	digits := fmt.Sprint(n)
-	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
 }
 
 func newProgress(id string) *progress {
@@ -128,6 +128,14 @@ func (s *stepProgress) over() bool {
 	return false
 }
 
+func (s *stepProgress) failed() bool { return s.status == string(client.StepStatusFailed) }
+func (s *stepProgress) waits() bool  { return s.status == string(client.StepStatusWaiting) }
+
+// moving reports whether it is at work, between attempts, or waits.
+func (s *stepProgress) moving() bool {
+	return s.waits() || s.status == string(client.StepStatusRunning) || s.status == string(client.StepStatusRetrying)
+}
+
 // details are the parts of an event's data that are shown.
 type details struct {
 	Class      string    `json:"class"`
@@ -149,19 +157,22 @@ type details struct {
 	For   string    `json:"for"`
 	Until time.Time `json:"until"`
 	Asked struct {
-		Approval uuid.UUID `json:"approval"`
-		Title    string    `json:"title"`
-		Choices  []string  `json:"choices"`
+		Approval string   `json:"approval"`
+		Title    string   `json:"title"`
+		Choices  []string `json:"choices"`
 	} `json:"asked"`
 	Signal string `json:"signal"`
 	Child  struct {
-		Run uuid.UUID `json:"run"`
+		Run string `json:"run"`
 	} `json:"child"`
 	Choice    string          `json:"choice"`
 	By        string          `json:"by"`
 	Name      string          `json:"name"`
 	Level     int             `json:"level"`
 	Item      int             `json:"item"`
+	Count     *int            `json:"count"` // of a map that starts
+	Duty      flow.Duty       `json:"duty"`
+	Instead   string          `json:"instead"`
 	Iteration int             `json:"iteration"`
 	Met       bool            `json:"met"`
 	Failure   *client.Failure `json:"failure"`
@@ -197,6 +208,9 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 		p.began, p.status = e.At, string(client.RunStatusRunning)
 		return p.line(e, "run", "submitted", p.id)
 	case flow.KindRunFailing:
+		if d.Step != "" { // which has just told it
+			d.Message = ""
+		}
 		return p.line(e, "run", "failing", failure(d.Class, d.Message, d.Step))
 	case flow.KindRunCancelling:
 		p.status = string(client.RunStatusCancelling)
@@ -216,6 +230,7 @@ func (p *progress) applyRun(e *client.Event, d details) string {
 	case flow.KindRunResumed:
 		return p.resumed(e, d)
 	case flow.KindRunSucceeded:
+		p.neverReached()
 		return p.over(e, string(client.RunStatusSucceeded), "")
 	case flow.KindRunFailed:
 		why := ""
@@ -251,37 +266,34 @@ func (p *progress) resumed(e *client.Event, d details) string {
 func (p *progress) applyStep(e *client.Event, d details) string {
 	s := p.step(e.Step)
 	s.spent.add(e)
-	note := ""
+	for _, container := range containersOf(e.Step) {
+		p.step(container).spent.add(e)
+	}
+	s.way = ""
 	switch flow.Kind(e.Kind) {
 	case flow.KindStepStarted:
-		if s.began.IsZero() {
-			s.began = e.At
-		}
-		s.status, s.attempt, s.note = string(client.StepStatusRunning), e.Attempt, ""
-		if e.Attempt > 1 {
-			note = fmt.Sprintf("attempt %d", e.Attempt)
-		}
-		return p.line(e, s.path, "started", note)
+		return p.started(e, s, d)
 	case flow.KindStepSucceeded:
+		note := ""
 		if d.ByHand {
 			note = "set by hand"
 		} else if d.Confidence != nil {
 			note = fmt.Sprintf("confidence %g", *d.Confidence)
 		}
-		return p.settle(e, s, client.StepStatusSucceeded, joined(note, d.fellBack()))
+		return p.settle(e, s, client.StepStatusSucceeded, joined(note, d.fellBack(), insteadText(d.Instead)))
 	case flow.KindStepFailed:
 		return p.settle(e, s, client.StepStatusFailed, failure(d.Class, d.Message, ""))
 	case flow.KindStepSkipped:
 		return p.settle(e, s, client.StepStatusSkipped, whySkipped(d.Reason))
 	case flow.KindStepCancelled:
-		return p.settle(e, s, client.StepStatusCancelled, d.Reason)
+		return p.settle(e, s, client.StepStatusCancelled, whyCancelled(d.Reason))
 	case flow.KindAttemptFailed:
 		if d.Held != "" {
 			s.status, s.note = string(client.StepStatusRetrying), failure("", d.Message, "")
 			return p.line(e, s.path, "waiting", d.Message, "looks again in "+took(max(0, d.RetryAt.Sub(e.At)))+"; "+p.wayOn(d.Held))
 		}
 		s.status, s.note = string(client.StepStatusRetrying), failure(d.Class, d.Message, "")
-		return p.line(e, s.path, "retrying", s.note, "again in "+took(max(0, d.RetryAt.Sub(e.At))))
+		return p.line(e, s.path, "retrying", s.note, d.next(e.At))
 	case flow.KindCaseChosen:
 		if d.Case < 0 {
 			return p.line(e, s.path, "chose", "no case")
@@ -291,18 +303,91 @@ func (p *progress) applyStep(e *client.Event, d details) string {
 		return p.line(e, s.path, "answered", spendingOf(e).String())
 	case flow.KindStepWaiting:
 		s.status, s.note = string(client.StepStatusWaiting), waitingText(d.waiting())
-		return p.line(e, s.path, "waiting", s.note, d.wayOn())
+		s.way = d.wayOn()
+		return p.line(e, s.path, "waiting", s.note, s.way)
 	case flow.KindApprovalAnswered:
 		return p.line(e, s.path, "answered", d.Choice+" by "+d.By, d.Reason)
 	case flow.KindItemEnded:
+		s.inside.word = "item"
+		s.inside.end(d.Failure)
 		return p.line(e, s.path, "item", fmt.Sprint(d.Item), ended(d.Failure))
 	case flow.KindIterationEnded:
+		s.inside.word = "iteration"
+		s.inside.end(d.Failure)
 		return p.line(e, s.path, "iteration", fmt.Sprint(d.Iteration), map[bool]string{true: "its condition holds"}[d.Met])
 	case flow.KindPlanMade:
 		return p.line(e, s.path, "planned", spendingOf(e).String())
 	default: // a late outcome changes nothing but the cost
 		return ""
 	}
+}
+
+func (p *progress) started(e *client.Event, s *stepProgress, d details) string {
+	if s.began.IsZero() {
+		s.began = e.At
+	}
+	s.status, s.attempt, s.note = string(client.StepStatusRunning), e.Attempt, ""
+	note := ""
+	if e.Attempt > 1 {
+		note = fmt.Sprintf("attempt %d", e.Attempt)
+	}
+	if d.Count != nil {
+		s.inside = insideProgress{of: *d.Count, word: "item"}
+		note = counted(*d.Count, "item")
+	}
+	return p.line(e, s.path, "started", note)
+}
+
+func (in *insideProgress) end(f *client.Failure) {
+	if f != nil {
+		in.failed++
+		return
+	}
+	in.done++
+}
+
+// insideEnded takes out the steps inside a map or loop that nothing was told of when it ended: those of the cases of a
+// switch that were not chosen, and of containers that were skipped.
+func (p *progress) insideEnded(container string) {
+	p.steps = slices.DeleteFunc(p.steps, func(s *stepProgress) bool {
+		out := s.status == string(client.StepStatusPending) && strings.HasPrefix(s.path, container+".")
+		if out {
+			delete(p.byPath, s.path)
+		}
+		return out
+	})
+}
+
+// neverReached are the steps that nothing was told of when the run succeeded: they were skipped.
+func (p *progress) neverReached() {
+	for _, s := range p.steps {
+		if s.status == string(client.StepStatusPending) {
+			s.status = string(client.StepStatusSkipped)
+		}
+	}
+}
+
+// containersOf are the maps and loops that a step is inside of: each stands before a number in its path.
+func containersOf(path string) []string {
+	var list []string
+	for i := 0; i+1 < len(path); i++ {
+		if path[i] == '.' && path[i+1] >= '0' && path[i+1] <= '9' {
+			list = append(list, path[:i])
+		}
+	}
+	return list
+}
+
+// next says what follows on a failed attempt.
+func (d *details) next(at time.Time) string {
+	switch d.Duty {
+	case flow.DutyFallback:
+		return "its fallback works at it now"
+	case flow.DutyDecide:
+		return "somebody else decides now"
+	case flow.DutyWork:
+	}
+	return "again in " + took(max(0, d.RetryAt.Sub(at)))
 }
 
 // fellBack says who answered in the place of whom, and why; empty: the first of the chain did.
@@ -320,15 +405,13 @@ func (d *details) fellBack() string {
 
 // waiting is what a step waits for, as the service would show it.
 func (d *details) waiting() client.StepWaiting {
-	w := client.StepWaiting{For: d.For, Until: d.Until, Title: d.Asked.Title, Choices: d.Asked.Choices, Signal: d.Signal}
-	if d.Asked.Approval != uuid.Nil {
-		w.Approval = "apr_" + hex.EncodeToString(d.Asked.Approval[:])
+	return client.StepWaiting{
+		For: d.For, Until: d.Until, Approval: d.Asked.Approval, Title: d.Asked.Title, Choices: d.Asked.Choices, Signal: d.Signal, Run: d.Child.Run,
 	}
-	if d.Child.Run != uuid.Nil {
-		w.Run = "run_" + hex.EncodeToString(d.Child.Run[:])
-	}
-	return w
 }
+
+// toAnswer introduces a command in a line of text.
+const toAnswer = "to answer: "
 
 // wayOn is the command that answers what a step asks.
 func (d *details) wayOn() string {
@@ -336,7 +419,7 @@ func (d *details) wayOn() string {
 	if w.Approval == "" || len(w.Choices) == 0 {
 		return ""
 	}
-	return "to answer: " + answersOf(w.Approval, w.Choices, "")[0]
+	return toAnswer + answersOf(w.Approval, w.Choices, "")[0]
 }
 
 // ended says how an item came to its end.
@@ -357,6 +440,9 @@ func (p *progress) wayOn(held string) string {
 
 func (p *progress) settle(e *client.Event, s *stepProgress, status client.StepStatus, note string) string {
 	s.status, s.ended, s.note = string(status), e.At, note
+	if s.inside.word != "" {
+		p.insideEnded(s.path)
+	}
 	if s.began.IsZero() || status == client.StepStatusSkipped {
 		return p.line(e, s.path, s.status, note)
 	}
@@ -378,46 +464,4 @@ func (p *progress) line(e *client.Event, who, word string, parts ...string) stri
 		}
 	}
 	return strings.TrimRight(fmt.Sprintf("%s  %-16s %-11s%s", e.At.Local().Format("15:04:05.000"), who, word, strings.Join(said, " · ")), " ")
-}
-
-// whySkipped says a skip's reason in words.
-func whySkipped(reason string) string {
-	switch reason {
-	case "when":
-		return "its condition did not hold"
-	case "switch":
-		return "another case was chosen"
-	case flow.SkippedError:
-		return "it failed, and may be missing"
-	case flow.SkippedDegraded:
-		return "left out by the ladder"
-	case flow.SkippedMerge:
-		return "another answer was taken"
-	}
-	return reason
-}
-
-// failure says what went wrong, and where if that is not plain.
-func failure(class, message, step string) string {
-	if class == "" && message == "" {
-		return ""
-	}
-	said := class + ": " + message
-	if step != "" {
-		said = "at " + step + ": " + said
-	}
-	return said
-}
-
-// took writes a duration as people do.
-func took(d time.Duration) string {
-	switch {
-	case d < time.Second:
-		return fmt.Sprintf("%dms", d.Milliseconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
-	}
-	return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
 }

@@ -58,7 +58,7 @@ draft            succeeded  1.2s · 1,234 tokens, $0.0123, simulated · confiden
 review           skipped    its condition did not hold
 publish          started
 publish          failed     98ms · tool_error: no
-run              failing    at publish: tool_error: no
+run              failing    at publish: tool_error
 run              failed     in 1.3s · 1,234 tokens, $0.0123, simulated · at publish: tool_error: no
 run              resumed    by hand
 run              succeeded  in 1m01s · 1,234 tokens, $0.0123, simulated`
@@ -98,7 +98,7 @@ func TestLiveDrawing(t *testing.T) {
  ✓ draft    succeeded  1.2s · attempt 2 · 1,234 tokens, $0…
  ◌ review   skipped    its condition did not hold
  ✕ publish  failed     98ms · tool_error: no
- [████████████████████] running 3/3 steps · 1,234 tokens, …
+ [██████████] running 3/3 steps · 1.3s · 1,234 tokens, $0.…
 `
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -111,19 +111,78 @@ func TestLiveDrawing(t *testing.T) {
 }
 
 func TestManyStepsAreFolded(t *testing.T) {
-	var steps []*stepProgress
+	steps := []*stepProgress{{path: "each", status: "running"}, {path: "after", status: "pending"}, {path: "before", status: "succeeded"}}
 	for i := range 200 {
-		s := &stepProgress{path: fmt.Sprint("s", i), status: "succeeded"}
+		status := "succeeded"
 		switch {
 		case i == 150:
-			s.status = "failed"
-		case i >= 190:
-			s.status = "pending"
+			status = "failed"
+		case i == 151:
+			status = "waiting"
+		case i >= 180:
+			status = "running"
 		}
-		steps = append(steps, s)
+		steps = append(steps, &stepProgress{path: fmt.Sprintf("each.%d.work", i), status: status})
 	}
 	shown, folded := fold(steps)
-	if len(shown) != 11 || shown[0].path != "s150" || folded != "189 succeeded" {
-		t.Errorf("%d shown, first %s, folded %q", len(shown), shown[0].path, folded)
+	var paths []string
+	for _, s := range shown {
+		paths = append(paths, s.path)
+	}
+	want := []string{
+		"each", "after", "before", "each.150.work", "each.151.work",
+		"each.180.work", "each.181.work", "each.182.work", "each.183.work", "each.184.work", "each.185.work",
+	}
+	if diff := cmp.Diff(want, paths); diff != "" || folded != "178 succeeded, 14 running" {
+		t.Errorf("folded %q\n%s", folded, diff)
+	}
+}
+
+// A map counts its items and what they cost; steps of the cases that were not chosen are gone when it has ended.
+func TestProgressInsideAMap(t *testing.T) {
+	p := newProgress("run_1")
+	p.plan([]client.Step{{Path: "each"}, {Path: "each.0.now"}, {Path: "each.0.later"}})
+	at := func(kind, step, data string) client.Event {
+		return client.Event{At: morning, Kind: kind, Step: step, Data: json.RawMessage(data), Attempt: 1}
+	}
+	paid := at("step_succeeded", "each.0.now", `{"output":1}`)
+	paid.Usage, paid.Cost = client.Usage{Calls: 1, Tokens: client.Tokens{Input: 100}}, client.Cost{NanoUSD: 1_000_000}
+	for _, e := range []client.Event{
+		at("run_submitted", "", ""), at("step_started", "each", `{"items":[1,2],"count":2}`), at("step_started", "each.0.now", ""), paid,
+		at("item_ended", "each", `{"item":0}`), at("item_ended", "each", `{"item":1,"failure":{"class":"timeout","message":"slow"}}`),
+	} {
+		p.apply(&e)
+	}
+	each := p.byPath["each"]
+	if got := each.inside.String() + " · " + each.spent.String(); got != "2 of 2 items, 1 failed · 100 tokens, $0.001" {
+		t.Errorf("got %q", got)
+	}
+	done := at("step_succeeded", "each", `{"output":null}`)
+	p.apply(&done)
+	if len(p.steps) != 2 || p.settled() != 2 {
+		t.Errorf("%d steps, %d settled", len(p.steps), p.settled())
+	}
+}
+
+// Who is asked something is told on a terminal what to type, in a line of its own.
+func TestLiveApproval(t *testing.T) {
+	s := newScreen(nil, &bytes.Buffer{}, &bytes.Buffer{})
+	s.width = func() int { return 80 }
+	p := newProgress(someRun)
+	asked := client.Event{Kind: "step_waiting", Step: "ok", Data: json.RawMessage(`{"for":"approval","asked":{"approval":"` + someApproval + `","title":"A question that is so long that it fills the line of a terminal","choices":["approve","reject"]}}`)}
+	p.apply(&asked)
+	lines := (&live{s: s}).lines(p, morning)
+	if len(lines) != 3 || !strings.Contains(lines[1], "approve apr_") {
+		t.Errorf("got %q", lines)
+	}
+}
+
+func TestCancelledInWords(t *testing.T) {
+	for _, reason := range []string{
+		"run_ending", "run_ended", "run_cancelled", "run_timeout", "section_timeout", "container_timeout", "container_failed", "item_failed", "degraded", "merge",
+	} {
+		if words := whyCancelled(reason); words == reason {
+			t.Errorf("%s is shown as it is", reason)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"time"
 
@@ -43,7 +45,7 @@ func (f remoteFlags) remote(s *screen) (*remote, error) {
 
 // flag is what a command line for the same service needs besides.
 func (r *remote) flag() string {
-	if r.url == defaultURL {
+	if r.url == strings.TrimSuffix(cmp.Or(os.Getenv("FERMATA_URL"), defaultURL), "/") {
 		return ""
 	}
 	return " --url " + r.url
@@ -70,7 +72,7 @@ func (r *remote) fetched(ctx context.Context, names []string) (workflow.Fetched,
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read the workflow %s: %w", ref, err)
+			return nil, fmt.Errorf("read the workflow %s, which the definition names: %w", ref, err)
 		}
 		lib[ref] = workflow.Published{Ref: workflow.Versioned(w.Name, int(w.Version)), Source: w.Definition}
 	}
@@ -143,7 +145,7 @@ func (s *screen) tell(err error) {
 	case errors.As(err, &dial) && dial.Op == "dial" && errors.As(err, &request):
 		s.say("error: the service cannot be reached: %v\nhelp: start one with `fermata dev`, or name another with --url", err)
 	case errors.Is(err, errTimeout):
-		s.say("error: timeout; the run goes on")
+		s.say("error: timeout")
 	default:
 		s.say("error: %v", err)
 	}

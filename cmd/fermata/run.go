@@ -54,7 +54,7 @@ func (r *runCommand) Run(ctx context.Context, s *screen) error {
 		if r.Detach {
 			return showAccepted(s, remote, accepted)
 		}
-		s.say("%s  %s", accepted.ID, remote.link(accepted.Links.Self))
+		s.say("%s", strings.Join(wrapped(accepted.ID+" "+remote.link(accepted.Links.Self), s.width()), "\n"))
 		how := followWatch
 		if r.Wait {
 			how = followQuiet
@@ -77,7 +77,7 @@ func (r *runCommand) request(ctx context.Context, s *screen, remote *remote) (cl
 	var types map[string]string
 	switch {
 	case r.File != "" && r.Workflow == "" && r.Template == "":
-		source, err := definitionFlag{r.File}.read(s)
+		source, err := definitionFlag{File: r.File}.read(s)
 		if err != nil {
 			return request, key, err
 		}

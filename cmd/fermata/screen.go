@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -78,6 +79,31 @@ func (s *screen) table(head []string, rows [][]string) error {
 		s.print("%s", line)
 	}
 	return nil
+}
+
+// paragraph prints a text in one line, or on a terminal in as many as it needs, each behind the indent.
+func (s *screen) paragraph(indent, color, text string) {
+	for i, line := range wrapped(oneLine(text), s.width()-len(indent)-2) {
+		if i > 0 {
+			line = "  " + line
+		}
+		s.print("%s", indent+s.paint(color, line))
+	}
+}
+
+// narrow is the width below which a terminal has no room for whole dates.
+const narrow = 120
+
+// moment writes a time of the past: on a narrow terminal without the year, and today without the day.
+func (s *screen) moment(t time.Time) string {
+	t = t.Local()
+	switch w := s.width(); {
+	case w == 0 || w >= narrow:
+		return t.Format(time.DateTime)
+	case time.Since(t) < 20*time.Hour:
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format("01-02 15:04")
 }
 
 // cut shortens a text to n runes, the last of them an ellipsis if something is lost.

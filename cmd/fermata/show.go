@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/fermata-run/fermata/api/client"
+	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/usage"
 )
 
 type getCommand struct {
 	remoteFlags
-	ID string `arg:"" name:"run" help:"The run: run_…"`
+	ID  string `arg:"" name:"run" help:"The run: run_…"`
+	All bool   `help:"Every step inside maps and loops, and everything unresolved, too."`
 }
 
 // Run shows a run with its steps and their makers.
@@ -28,7 +30,7 @@ func (g *getCommand) Run(ctx context.Context, s *screen) error {
 	if err != nil {
 		return err
 	}
-	return showRun(s, remote, run)
+	return showRun(s, remote, run, g.All)
 }
 
 type listCommand struct {
@@ -64,7 +66,7 @@ func (l *listCommand) Run(ctx context.Context, s *screen) error {
 	}
 	rows := make([][]string, len(runs))
 	for i, r := range runs {
-		rows[i] = listRow(r)
+		rows[i] = listRow(s, r)
 	}
 	if err := s.table([]string{"RUN", "STATUS", "WORKFLOW", "CREATED", "TOOK", "COST", "AT"}, rows); err != nil {
 		return err
@@ -103,7 +105,7 @@ func (l *listCommand) runs(ctx context.Context, remote *remote) (runs []client.R
 	}
 }
 
-func listRow(r client.RunSummary) []string {
+func listRow(s *screen, r client.RunSummary) []string {
 	at := r.Stage
 	if r.Error.Class != "" {
 		at = failure(r.Error.Class, r.Error.Message, r.Error.Step)
@@ -119,7 +121,7 @@ func listRow(r client.RunSummary) []string {
 	if r.Version > 0 {
 		name = fmt.Sprintf("%s@%d", r.Workflow, r.Version)
 	}
-	return []string{r.ID, string(r.Status), name, r.CreatedAt.Local().Format(time.DateTime), span(r.CreatedAt, r.EndedAt), cost, oneLine(at)}
+	return []string{r.ID, string(r.Status), name, s.moment(r.CreatedAt), span(r.CreatedAt, r.EndedAt), cost, oneLine(at)}
 }
 
 func span(from, to time.Time) string {
@@ -129,32 +131,39 @@ func span(from, to time.Time) string {
 	return took(to.Sub(from))
 }
 
+// unresolvedShownMax is how much of what is unresolved is shown unless all is asked for.
+const unresolvedShownMax = 10
+
 // showRun shows a run: a sentence, its steps, and what came of it. With -o json it is the service's answer.
-func showRun(s *screen, remote *remote, run *client.Run) error {
+func showRun(s *screen, remote *remote, run *client.Run, all bool) error {
 	if s.json {
 		return s.showJSON(run)
 	}
 	sign, color := signOf(string(run.Status))
 	s.print("%s  %s", s.paint(colorBold, run.ID), run.Workflow)
-	s.print("%s %s", s.paint(color, sign+" "+string(run.Status)), strings.Join(sentence(run), " · "))
+	s.paragraph("", color, sign+" "+string(run.Status)+" "+strings.Join(sentence(run), " · "))
 	if run.Error.Class != "" {
-		s.print("  %s", failure(run.Error.Class, oneLine(run.Error.Message), run.Error.Step))
+		s.paragraph("  ", "", failure(run.Error.Class, run.Error.Message, run.Error.Step))
 	}
 	if run.WaitingFor.Sentence != "" {
-		s.print("  %s", oneLine(run.WaitingFor.Sentence))
+		s.paragraph("  ", "", run.WaitingFor.Sentence)
 	}
 	if q := qualityText(run.Quality); q != "" {
-		s.print("  %s", s.paint(colorYellow, q))
+		s.paragraph("  ", colorYellow, q)
 	}
 	if run.Parent.Run != "" {
 		s.print("  started by step %s of %s", run.Parent.Step, run.Parent.Run)
 	}
 	s.print("")
-	if err := showSteps(s, run.Steps, run.Provenance); err != nil {
+	if err := showSteps(s, run, all); err != nil {
 		return err
 	}
-	for _, u := range run.Unresolved {
-		s.print("unresolved at %s: %s", u.Step, oneLine(u.Text))
+	for i, u := range run.Unresolved {
+		if i == unresolvedShownMax && !all {
+			s.print("… and %d more unresolved: %s get %s --all%s", len(run.Unresolved)-i, program(), run.ID, remote.flag())
+			break
+		}
+		s.paragraph("", "", "unresolved at "+u.Step+": "+u.Text)
 	}
 	if len(run.Output) > 0 {
 		s.print("\noutput:")
@@ -190,15 +199,22 @@ func sentence(run *client.Run) []string {
 	return parts
 }
 
-func showSteps(s *screen, steps []client.Step, made []client.Provenance) error {
+func showSteps(s *screen, run *client.Run, all bool) error {
 	degraded := map[string]string{}
-	for _, p := range made {
+	for _, p := range run.Provenance {
 		if p.Degraded {
 			degraded[p.Step] = fmt.Sprintf("%s, number %d of its chain", p.Model, p.FallbackDepth+1)
 		}
 	}
 	var rows [][]string
-	for _, step := range foldedSteps(steps) {
+	steps := run.Steps
+	if !all {
+		steps = foldedSteps(steps)
+	}
+	for _, step := range steps {
+		if step.Path == run.Error.Step && step.Error == (client.Failure{Class: run.Error.Class, Message: run.Error.Message}) {
+			step.Error.Message = "" // it stands above
+		}
 		spent := spending{
 			calls: step.Usage.Calls, unpriced: step.Cost.UnpricedCalls, tokens: totalTokens(step.Usage.Tokens),
 			cost: usage.Money(step.Cost.NanoUSD),
@@ -207,10 +223,19 @@ func showSteps(s *screen, steps []client.Step, made []client.Provenance) error {
 		if spent.calls > 0 {
 			tokens, cost = grouped(spent.tokens), money(spent.cost, spent.unpriced, spent.calls)
 		}
-		note := oneLine(joined(insideText(step.Inside), stepNote(step), degraded[step.Path]))
+		note := oneLine(joined(insideText(step.Inside), stepNote(step), insteadOf(step), degraded[step.Path]))
 		rows = append(rows, []string{indented(step.Path), step.Kind, string(step.Status), tries(step), stepSpan(step), tokens, cost, note})
 	}
 	return s.table([]string{"STEP", "KIND", "STATUS", "TRIES", "TOOK", "TOKENS", "COST", "NOTE"}, rows)
+}
+
+// insteadOf says that an output is not of the step's own agent or tool, and whose it is.
+func insteadOf(step client.Step) string {
+	text := insteadText(step.Instead)
+	if step.Duty == string(flow.DutyFallback) && step.Agent != "" {
+		return joined(text, "works as its fallback: "+step.Agent)
+	}
+	return text
 }
 
 // joined puts what there is to say in a row.
@@ -248,10 +273,27 @@ func stepNote(step client.Step) string {
 		return "as " + step.Child
 	case step.Agreement != nil:
 		return fmt.Sprintf("agreement %.0f %%", *step.Agreement*100)
-	case step.Confidence != nil:
-		return fmt.Sprintf("confidence %g", *step.Confidence)
 	}
-	return ""
+	return joined(gateText(step.Gate), confidenceText(step.Confidence))
+}
+
+// gateText says how an output passed its gate; empty: there is none, or nothing to say.
+func gateText(g client.GateResult) string {
+	text := ""
+	if g.Score != nil {
+		text = fmt.Sprintf("scored %g", *g.Score)
+	}
+	if g.Rounds > 0 {
+		text = joined(text, counted(g.Rounds, "revision"))
+	}
+	return text
+}
+
+func confidenceText(confidence *float64) string {
+	if confidence == nil {
+		return ""
+	}
+	return fmt.Sprintf("confidence %g", *confidence)
 }
 
 // showValue prints JSON for a person.

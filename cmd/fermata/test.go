@@ -204,7 +204,7 @@ func (c *testCommand) show(s *screen, file string, r *rehearsal.Result) error {
 		}
 	}
 	if r.Compared != nil {
-		return showComparison(s, r.Compared)
+		return showComparison(s, r.Compared, func(path string) bool { return c.Story || !r.Passed() && depth(path) == 0 })
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,9 +15,19 @@ import (
 	"github.com/fermata-run/fermata/internal/workflow"
 )
 
-// definitionFlag is the file a definition is read from.
+// definitionFlag is the file a definition is read from, named with or without -f.
 type definitionFlag struct {
-	File string `short:"f" required:"" placeholder:"FILE" help:"The workflow definition, YAML or JSON; - is standard input."`
+	Path string `arg:"" optional:"" name:"file" help:"The workflow definition, YAML or JSON; - is standard input."`
+	File string `short:"f" placeholder:"FILE" help:"The same, named with a flag."`
+}
+
+// AfterApply sees to it that one file is named, once.
+func (d *definitionFlag) AfterApply() error {
+	if (d.Path == "") == (d.File == "") {
+		return errors.New("name one definition: FILE, or -f FILE")
+	}
+	d.File = d.Path + d.File
+	return nil
 }
 
 func (d definitionFlag) read(s *screen) ([]byte, error) {

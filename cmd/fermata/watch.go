@@ -44,6 +44,9 @@ const (
 // follow shows a run until it has ended. A run that did not succeed is an error, so that the exit code tells.
 func follow(ctx context.Context, s *screen, remote *remote, p *progress, how followed) error {
 	if err := followEventsOf(ctx, s, remote, p, how); err != nil {
+		if ctx.Err() != nil { // we broke it off ourselves
+			s.say("the run goes on; follow it:  %s watch %s%s", program(), p.id, remote.flag())
+		}
 		return err
 	}
 	if how != followEvents {
@@ -51,7 +54,7 @@ func follow(ctx context.Context, s *screen, remote *remote, p *progress, how fol
 		if err != nil {
 			return err
 		}
-		if err := showRun(s, remote, run); err != nil {
+		if err := showRun(s, remote, run, false); err != nil {
 			return err
 		}
 	}

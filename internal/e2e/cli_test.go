@@ -116,7 +116,8 @@ func TestValidateShowsEveryProblem(t *testing.T) {
 	}
 }
 
-// What the README shows must work as it stands there.
+// What the README shows must work as it stands there: it passes the validation without a warning, and runs to its end when
+// the person it asks has answered.
 func TestReadmeWorkflowRuns(t *testing.T) {
 	readme, err := os.ReadFile(filepath.Join(root(), "README.md"))
 	if err != nil {
@@ -127,11 +128,36 @@ func TestReadmeWorkflowRuns(t *testing.T) {
 	if !found || !closed {
 		t.Fatal("the README shows no workflow")
 	}
+	definition = "spec: workflow/v1\n" + definition
+	command(t, definition, nil, "validate", "--strict", "-").want(t, 0)
 	s := serviceFor(t)
-	r := command(t, "spec: workflow/v1\n"+definition, []string{"FERMATA_URL=" + s.url}, "run", "-o", "json", "--wait", "-f", "-", "-i", "who=Ada").want(t, 0)
-	if run := decode[shownRun](t, r.out); !strings.Contains(string(run.Output), ` — Fermata"`) {
+	env := []string{"FERMATA_URL=" + s.url}
+	r := command(t, definition, env, "run", "-o", "json", "--detach", "-f", "-", "-i", `topics=["tides", "moons"]`).want(t, 0)
+	id := decode[shownRun](t, r.out).ID
+	asked := awaitApproval(t, env, id)
+	command(t, "", env, "approve", asked, "--reason", "reads well").want(t, 0)
+	command(t, "", env, "watch", id).want(t, 0)
+	run := decode[shownRun](t, command(t, "", env, "get", "-o", "json", id).want(t, 0).out)
+	output := decode[struct {
+		Guide string
+		By    string `json:"approved_by"`
+	}](t, string(run.Output))
+	if output.By != "operator" || output.Guide == "" {
 		t.Errorf("%s", run.Output)
 	}
+}
+
+// awaitApproval waits until a run asks somebody, and says which approval it is.
+func awaitApproval(t *testing.T, env []string, run string) (id string) {
+	t.Helper()
+	await(t, "that the run asks somebody", func() bool {
+		asked := decode[[]struct{ ID string }](t, command(t, "", env, "approvals", "-o", "json", "--run", run).want(t, 0).out)
+		if len(asked) > 0 {
+			id = asked[0].ID
+		}
+		return len(asked) > 0
+	})
+	return id
 }
 
 func TestReadmeNamesEveryCommand(t *testing.T) {

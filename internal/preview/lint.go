@@ -58,6 +58,7 @@ var rules = []rule{
 	{"session_marathon", (*linter).sessionMarathon},
 	{"duplicate_read", (*linter).duplicateRead},
 	{"no_summary", (*linter).noSummary},
+	{"not_evaluated", (*linter).notEvaluated},
 }
 
 // LintCodes are the codes of all warnings there can be.

@@ -180,12 +180,23 @@ func (l *linter) unusedStep() {
 }
 
 func (l *linter) used(s *workflow.Step) bool {
-	return len(l.feeds[s.Index]) > 0 || l.anyInside(s, acting) || gateAt(s) != nil ||
+	return len(l.feeds[s.Index]) > 0 || l.anyInside(s, acting) || gateAt(s) != nil || l.readInside(s) ||
 		slices.ContainsFunc(s.Dependants, func(slot int) bool {
 			return slices.ContainsFunc(s.Body.Steps[slot].Edges, func(e workflow.Edge) bool {
 				return e.Slot == s.Slot && e.Why != workflow.EdgeSequence
 			})
 		})
+}
+
+// readInside reports whether somebody else reads a step that stands in a group or a switch.
+func (l *linter) readInside(s *workflow.Step) bool {
+	if s.Group == nil && s.Switch == nil {
+		return false
+	}
+	inside := l.inside(s)
+	return slices.ContainsFunc(inside[1:], func(in *workflow.Step) bool {
+		return slices.ContainsFunc(l.feeds[in.Index], func(f feed) bool { return f.to == nil || !slices.Contains(inside, f.to) })
+	})
 }
 
 // unusedContract fires at a contract that no answer has to meet, no form, and no expression reads.

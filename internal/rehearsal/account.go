@@ -86,7 +86,7 @@ func (s *stage) stepAccount(of *actor, v *flow.StepView, began time.Time) StepAc
 		a.Agent = def.Agent.Agent.Name
 	}
 	for _, c := range v.Calls {
-		if c.Class == "" {
+		if c.Class == "" && c.Who == "" { // not of its judges, or who else works at it
 			a.Model = c.Model
 		}
 	}

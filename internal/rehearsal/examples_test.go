@@ -147,19 +147,28 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// The test file that the README shows is one.
+// The test that the README shows of its workflow passes.
 func TestREADME(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, shown, ok := strings.Cut(string(readme), "```yaml\n# letters.test.yaml\n")
-	if !ok {
-		t.Fatal("the README shows no test file")
+	shown := func(begin string) string {
+		_, rest, ok := strings.Cut(string(readme), "```yaml\n"+begin)
+		if !ok {
+			t.Fatalf("the README does not show %q", begin)
+		}
+		text, _, _ := strings.Cut(rest, "```")
+		return begin + text
 	}
-	shown, _, _ = strings.Cut(shown, "```")
-	s, err := Read("letters.test.yaml", []byte(shown), files{"letters.yaml": "spec: workflow/v1\nname: letters\nsteps: [{id: a, set: {x: 1}}]\n"})
-	if err != nil || len(s.Cases) != 1 {
-		t.Errorf("%v", err)
+	s, err := Read("guide.test.yaml", []byte(shown("# guide.test.yaml\n")), files{"guide.yaml": shown("spec: workflow/v1\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.Cases {
+		r, err := c.Run(t.Context())
+		if err != nil || !r.Passed() {
+			t.Errorf("%s: %v %+v", c.Name, err, r)
+		}
 	}
 }

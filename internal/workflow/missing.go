@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -119,7 +120,7 @@ func (d *draftStep) summaryMayMiss() string {
 	if a == nil {
 		return ""
 	}
-	if a.Agent.Summary == nil {
+	if len(a.Choices) == 0 && a.Agent.Summary == nil { // of a choice, each is looked at below
 		return "its agent makes none"
 	}
 	for _, e := range d.step.OnError {
@@ -127,9 +128,9 @@ func (d *draftStep) summaryMayMiss() string {
 			return "an output from on_error may have none"
 		}
 	}
-	for _, choice := range a.Choices {
-		if choice.Summary == nil {
-			return fmt.Sprintf("the output of %s has none", choice.Name)
+	for _, name := range slices.Sorted(maps.Keys(a.Choices)) { // of two that make none, always the same
+		if a.Choices[name].Summary == nil {
+			return fmt.Sprintf("the output of %s has none", name)
 		}
 	}
 	return ""

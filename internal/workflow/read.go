@@ -40,8 +40,11 @@ func (p *problems) kind(n *node, want nodeKind) bool {
 	}
 	if n.kind != want {
 		edit, hint := "", ""
-		if want == nodeText && (n.kind == nodeNumber || n.kind == nodeBool) {
+		switch {
+		case want == nodeText && (n.kind == nodeNumber || n.kind == nodeBool):
 			edit, hint = strconv.Quote(n.text), "; quote it"
+		case want == nodeList && n.kind == nodeText && n.text != "":
+			edit = "[" + clip(n.text) + "]"
 		}
 		p.suggest(n.spot(), edit, codeType, "must be %s, not %s%s", want, n.kind, hint)
 		return false
@@ -133,6 +136,14 @@ func (p *problems) number(n *node, low, high, fallback float64) float64 {
 const durationMin = time.Millisecond
 
 func (p *problems) duration(n *node, high, fallback time.Duration) time.Duration {
+	if n != nil && n.kind == nodeNumber {
+		edit := n.text + "s"
+		if _, ok := parseDuration(edit); !ok {
+			edit = ""
+		}
+		p.suggest(n.spot(), edit, codeType, "must say its unit, like 30s, 5m, 2h or 3d, not be a number")
+		return fallback
+	}
 	if !p.kind(n, nodeText) {
 		return fallback
 	}

@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"cmp"
 	"maps"
 	"regexp"
 	"slices"
@@ -61,6 +62,12 @@ var (
 	stepLater    = []string{
 		"cache", "concurrency", "sensitive",
 		"context_docs", "session", "idempotency_key", "meter",
+	}
+	// keysElsewhere are what other systems call the keys of a step.
+	keysElsewhere = map[string]string{
+		"if": "when", "condition": "when", "depends_on": "needs", "dependsOn": "needs", "after": "needs", "requires": "needs",
+		"foreach": "map", "for_each": "map", "forEach": "map", "with_items": "map", "parallel": "group", "retries": "retry",
+		"signal": "wait", "sleep": "wait", "subworkflow": "workflow", "call": "workflow", "human": "approval", "vars": "set", "catch": "on_error",
 	}
 	groupKeys = keySet{known: []string{"steps", "sequential", "output"}}
 	caseKeys  = keySet{known: []string{"when", "else", "steps", "output"}}
@@ -255,7 +262,7 @@ func (c *compiler) stepKeys(n *node, kind Kind) {
 		case kindOfKey(m.name) != "" && kind != "":
 			c.p.add(m.spot(), codeConflict, "%q belongs to the kind %s, this step is of the kind %s", m.name, kindOfKey(m.name), kind)
 		case kindOfKey(m.name) == "":
-			tail, edit := didYouMean(m.name, known)
+			tail, edit := didYouMean(cmp.Or(keysElsewhere[m.name], m.name), known)
 			c.p.suggest(m.spot(), edit, codeUnknownKey, "a step has no key %q%s", m.name, tail)
 		}
 	}

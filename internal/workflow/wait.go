@@ -55,6 +55,10 @@ func (c *compiler) waitAt(n *node, d *draftStep) *Expr {
 }
 
 func (c *compiler) waitTime(n *node, d *draftStep) *Template {
+	if n.kind == nodeNumber {
+		c.p.duration(n, TimeoutMax, 0) // which says what is wrong with it
+		return nil
+	}
 	if !c.p.kind(n, nodeText) {
 		return nil
 	}
