@@ -2616,6 +2616,9 @@ type ListRunsParams struct {
 	// Parent Only runs that steps of this run started; these are listed oldest first
 	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
 
+	// Children Whether runs that steps of other runs started are listed, too
+	Children bool `form:"children,omitempty" json:"children,omitempty,omitzero"`
+
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
@@ -4104,6 +4107,19 @@ func (siw *ServerInterfaceWrapper) ListRuns(w http.ResponseWriter, r *http.Reque
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "parent"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "parent", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "children" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "children", r.URL.Query(), &params.Children, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "children"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "children", Err: err})
 		}
 		return
 	}

@@ -2615,6 +2615,9 @@ type ListRunsParams struct {
 	// Parent Only runs that steps of this run started; these are listed oldest first
 	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
 
+	// Children Whether runs that steps of other runs started are listed, too
+	Children bool `form:"children,omitempty" json:"children,omitempty,omitzero"`
+
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
@@ -5912,6 +5915,14 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 				}
 			}
 
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "children", params.Children, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
 		}
 
 		if params.Cursor != nil {

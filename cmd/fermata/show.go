@@ -37,6 +37,8 @@ type listCommand struct {
 	remoteFlags
 	Status   string `enum:",queued,running,waiting,cancelling,succeeded,failed,cancelled,quarantined" default:"" placeholder:"STATUS" help:"Only runs that stand there."`
 	Workflow string `placeholder:"NAME" help:"Only runs of this workflow."`
+	Parent   string `placeholder:"RUN" help:"Only runs that its steps started, oldest first."`
+	Children bool   `help:"Also runs that steps of other runs started."`
 	Limit    int    `default:"50" placeholder:"N" help:"How many at most."`
 	All      bool   `help:"All of them."`
 }
@@ -79,7 +81,10 @@ func (l *listCommand) Run(ctx context.Context, s *screen) error {
 
 func (l *listCommand) runs(ctx context.Context, remote *remote) (runs []client.RunSummary, more bool, err error) {
 	runs = []client.RunSummary{}
-	params := client.ListRunsParams{}
+	params := client.ListRunsParams{Children: l.Children}
+	if l.Parent != "" {
+		params.Parent = &l.Parent
+	}
 	if l.Status != "" {
 		status := client.RunStatus(l.Status)
 		params.Status = &status
