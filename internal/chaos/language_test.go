@@ -434,17 +434,24 @@ func TestKillAmongSignals(t *testing.T) {
 	s.still()
 	e := s.judge()
 
-	s.judgeSignals(a, e, 1, pairs)
+	s.judgeSignals(a, e, numbers(1, pairs))
 	again, _ := e.askedAgain()
 	s.want(again > 0, "no call was in hand when the node died")
 	t.Logf("%d events told to %d runs; %d calls, %d of them again", 2*pairs, pairs, len(e.calls), again)
 }
 
-// judgeSignals: each pair of runs from first on has found each other, and each event was told once.
-func (s *scene) judgeSignals(a *node, e *evidence, first, pairs int) {
+func numbers(from, count int) (list []int) {
+	for n := from; n < from+count; n++ {
+		list = append(list, n)
+	}
+	return list
+}
+
+// judgeSignals: all that emitted have found the runs that waited for them, and each event was told once.
+func (s *scene) judgeSignals(a *node, e *evidence, emitters []int) {
 	s.t.Helper()
 	ids := map[string]bool{}
-	for n := first; n < first+pairs; n++ {
+	for _, n := range emitters {
 		var list []string
 		a.output(s.client.id(n), &list)
 		for _, id := range list {
@@ -456,11 +463,11 @@ func (s *scene) judgeSignals(a *node, e *evidence, first, pairs int) {
 		}
 	}
 	emitted := rows(s.db, pgx.RowTo[string], `select id from emitted`)
-	s.want(len(ids) == 2*pairs && len(emitted) == 2*pairs, "%d events in the logs, %d in the table", len(ids), len(emitted))
+	s.want(len(ids) == 2*len(emitters) && len(emitted) == 2*len(emitters), "%d events in the logs, %d in the table", len(ids), len(emitted))
 	for _, id := range emitted {
 		s.want(ids[id], "event %s is in no log", id)
 	}
-	for n := first; n < first+pairs; n++ {
+	for _, n := range emitters {
 		s.toldOnce(e.logs[s.client.id(waitsFrom+n)], ids)
 	}
 }
@@ -483,14 +490,15 @@ func (s *scene) toldOnce(log []event, ids map[string]bool) {
 	s.want(len(heard) >= 2, "the run heard %d signals", len(heard))
 }
 
-// TestKillAnything: runs of every shape on two nodes, of which one after the other is killed and comes back; then Postgres.
+// TestKillAnything: runs of every shape on two nodes, of which one after the other is killed and comes back; once Postgres
+// is, too.
 func TestKillAnything(t *testing.T) {
 	long(t)
-	const items, kids, deaths = 500, 20, 4
-	const maps, loops, parents, plans, pairs = 1, 11, 31, 41, 51 // from these numbers on
+	const items, kids, deaths, pairs, apart = 200, 10, 4, 10, 200
+	const maps, loops, parents, plans, emitters = 1, 11, 31, 41, 51 // from these numbers on, and apart from each other by death
 	s := newScene(t)
 	defer s.tellUnfinished()
-	s.models.takes(800 * time.Millisecond)
+	s.models.takes(500 * time.Millisecond)
 	s.models.speaks(func(c call, said string) string {
 		if c.model != providerModel || strings.HasSuffix(c.step, ".write") {
 			return strict(c, said)
@@ -498,54 +506,56 @@ func TestKillAnything(t *testing.T) {
 		return planning(c, said)
 	})
 	nodes := []*node{s.start("a"), s.start("b")}
-	doors := slices.Clone(nodes)
-	s.client.load(waits, waitsFrom+pairs, 10, doors...)()
 	family := nodes[0].family(beginAsking, kids)
-	loads := []func(){
-		s.client.load(mapped(items), maps, 3, doors...), s.client.load(looped, loops, 10, doors...), s.client.load(family, parents, 3, doors...),
-		s.client.load(delegated, plans, 6, doors...), s.client.load(emits, pairs, 10, doors...),
+	load := func(from int) {
+		s.client.load(waits, from+waitsFrom+emitters, pairs, nodes...)()
+		for _, wait := range []func(){
+			s.client.load(emits, from+emitters, pairs, nodes...), s.client.load(mapped(items), from+maps, 1, nodes...),
+			s.client.load(looped, from+loops, 5, nodes...), s.client.load(family, from+parents, 2, nodes...),
+			s.client.load(delegated, from+plans, 5, nodes...),
+		} {
+			wait()
+		}
 	}
-	for _, wait := range loads {
-		wait()
-	}
-	steady := func() {
-		open := nodes[0].open()
-		for _, id := range open {
+	approve := func() {
+		for _, id := range nodes[0].open() {
 			nodes[0].approve(id)
 		}
 	}
 	for i := range deaths {
 		done := s.settled()
+		load(i * apart)
 		s.await(time.Minute, "something goes on, and no run is suspected of anything", func() bool {
-			steady()
-			return s.unfinished() == 0 || s.settled() > done+100 && one[int64](s.db, `select count(*) from run where crashes > 1`) == 0
+			approve()
+			return s.settled() > done+items && one[int64](s.db, `select count(*) from run where crashes > 1`) == 0
 		})
 		s.want(s.unfinished() > 0, "all was finished before node %d of %d was killed", i+1, deaths)
-		dead := i % 2
-		nodes[dead].kill()
-		nodes[dead] = nodes[dead].again()
+		nodes[i%2].kill()
 		if i == deaths/2 {
 			s.db.kill()
 			s.db.restart()
-			s.await(time.Minute, "the nodes are ready again", func() bool {
-				return nodes[0].status("/readyz") == http.StatusOK && nodes[1].status("/readyz") == http.StatusOK
-			})
 		}
+		nodes[i%2] = nodes[i%2].again()
+		s.await(time.Minute, "both nodes are ready", func() bool {
+			return nodes[0].status("/readyz") == http.StatusOK && nodes[1].status("/readyz") == http.StatusOK
+		})
 	}
-	s.await(2*time.Minute, "every run has ended", func() bool { steady(); return s.unfinished() == 0 })
+	s.await(2*time.Minute, "every run has ended", func() bool { approve(); return s.unfinished() == 0 })
 	s.still()
 	e := s.judge()
 
-	for n := range 3 {
-		s.judgeMap(nodes[0], maps+n, items)
+	var emitting []int
+	for from := 0; from < deaths*apart; from += apart {
+		s.judgeMap(nodes[0], from+maps, items)
+		for n := range 5 {
+			s.judgeLoop(nodes[0], from+loops+n)
+		}
+		for n := range 2 {
+			s.judgeFamily(nodes[0], e, from+parents+n, kids)
+		}
+		emitting = append(emitting, numbers(from+emitters, pairs)...)
 	}
-	for n := range 10 {
-		s.judgeLoop(nodes[0], loops+n)
-	}
-	for n := range 3 {
-		s.judgeFamily(nodes[0], e, parents+n, kids)
-	}
-	s.judgeSignals(nodes[0], e, pairs, 10)
+	s.judgeSignals(nodes[0], e, emitting)
 	again, most := e.askedAgain()
 	s.want(again > 0 && most <= deaths, "%d calls were made again, %d of one prompt", again, most)
 	t.Logf("%d calls, %d of them again, of one prompt %d at most", len(e.calls), again, most)

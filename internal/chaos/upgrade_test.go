@@ -61,7 +61,7 @@ func TestUpgrade(t *testing.T) {
 	s.want(s.owned("old") == 0, "the former node owns %d runs that it cannot read", s.owned("old"))
 	s.want(s.models.count(both(since, by("old"))) == 0, "the former node worked on runs that it cannot read")
 
-	young = young.again()
+	young.again()
 	s.finish(time.Minute)
 	s.still()
 	old.terminate()
