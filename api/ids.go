@@ -10,13 +10,14 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/fermata-run/fermata/internal/fault"
+	"github.com/fermata-run/fermata/internal/flow"
 	"github.com/fermata-run/fermata/internal/incident"
 )
 
 // runPrefix makes a run's id recognisable: run_ and the 32 hex digits of its UUIDv7, one word for a double click.
 const runPrefix = "run_"
 
-func formatRunID(id uuid.UUID) RunID { return runPrefix + hex.EncodeToString(id[:]) }
+func formatRunID(id uuid.UUID) RunID { return flow.RunName(id) }
 
 // parseRunID accepts exactly what formatRunID writes.
 func parseRunID(text string) (uuid.UUID, error) { return parseID(runPrefix, text, madeByTime) }

@@ -189,7 +189,7 @@ func (r *Run) takeChild(s *step, b ChildEnded, result *ChildResult) {
 
 // childFailed retries, lets the planner plan anew, or fails.
 func (r *Run) childFailed(s *step, b ChildEnded, result *ChildResult) {
-	failure := Failure{Class: classChildFailed, Message: fmt.Sprintf("run %s is %s", b.Run, b.Status), Cause: b.Error}
+	failure := Failure{Class: classChildFailed, Message: fmt.Sprintf("%s is %s", RunName(b.Run), b.Status), Cause: b.Error}
 	if b.Error != nil {
 		failure.Message += ": " + b.Error.Message
 	}

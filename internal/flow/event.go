@@ -5,6 +5,7 @@ package flow
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"time"
 
@@ -51,6 +52,9 @@ const (
 
 // Path names a step within its run: "review"; "build.3.review" is the one of item 3 (from 0), or of iteration 3 (from 1).
 type Path = string
+
+// RunName is a run's id as people and clients read it.
+func RunName(id uuid.UUID) string { return "run_" + hex.EncodeToString(id[:]) }
 
 // Event is one fact of a run. Seq counts from 1 without gaps.
 type Event struct {

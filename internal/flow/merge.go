@@ -207,8 +207,18 @@ func (r *Run) elect(s *step, v votes, group []vote) {
 	}
 	r.emit(KindStepSucceeded, s, b)
 	for _, slot := range s.def.Merge.Of {
-		r.dismiss(&s.frame.steps[slot])
+		if member := &s.frame.steps[slot]; !member.isAwaited() {
+			r.dismiss(member)
+		}
 	}
+}
+
+// isAwaited reports whether a merge that is not settled counts on the step.
+func (s *step) isAwaited() bool {
+	return slices.ContainsFunc(s.def.Dependants, func(slot int) bool {
+		m := &s.frame.steps[slot]
+		return m.def.Merge != nil && !m.status.Settled() && slices.Contains(m.def.Merge.Of, s.def.Slot)
+	})
 }
 
 // dismiss ends a member that nobody waits for any more.

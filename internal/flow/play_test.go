@@ -382,7 +382,7 @@ func (s *stage) effects() string {
 	return out.String()
 }
 
-var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+var ids = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|run_[0-9a-f]{32}`)
 
 // check: fold(events) = state, and no move that the tables forbid.
 func (s *stage) check() {

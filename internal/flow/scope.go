@@ -70,7 +70,7 @@ func (r *Run) inputValue() any {
 func (r *Run) field(name string) (any, bool) {
 	switch name {
 	case "id":
-		return r.ID.String(), true
+		return RunName(r.ID), true
 	case "workflow":
 		return r.w.Name, true
 	case "version":
@@ -204,7 +204,7 @@ func (s *step) fieldOfKind(name string) (any, bool) {
 		if s.child == nil {
 			return nil, false
 		}
-		return s.child.Run.String(), true
+		return RunName(s.child.Run), true
 	case "choice", "by":
 		if s.answer == nil {
 			return nil, false
