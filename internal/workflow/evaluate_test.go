@@ -55,8 +55,8 @@ func TestEvaluateTemplate(t *testing.T) {
 	for source, want := range map[string]string{
 		`"hello ${{ input.who }}"`:                                    `"hello world"`,
 		`{"a":["${{ input.n }}",1],"b":"${{ steps.check.?output }}"}`: `{"a":[3,1]}`,
-		`"$${{ literal"`:                                              `"${{ literal"`,
-		`7`:                                                           `7`,
+		`"$${{ literal"`: `"${{ literal"`,
+		`7`:              `7`,
 	} {
 		got, err := workflow.EvaluateTemplate([]byte(source), names, scope)
 		if err != nil || string(got) != want {
