@@ -254,7 +254,7 @@ func showBill(s *screen, bill *client.RunCost) {
 
 func showSums(s *screen, what string, list []client.CostSum, name func(client.CostSum) string) error {
 	if len(list) == 0 {
-		s.print("no model was called")
+		s.print("no model was called by its own steps")
 		return nil
 	}
 	rows := make([][]string, len(list))
