@@ -31,7 +31,7 @@ e2e: ## build the program and test it from outside
 	$(TEST) -v ./internal/e2e/
 
 chaos: ## kill and freeze nodes and Postgres under load (minutes)
-	$(TEST) ./internal/chaos/...
+	$(TEST) -timeout 40m ./internal/chaos/...
 
 bench: build ## measure steps per second, gaps, WAL per step and the limit of this machine
 	@./bin/fermata bench
