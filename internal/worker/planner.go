@@ -58,9 +58,13 @@ func (j *job) planned(answer json.RawMessage) (p *flow.Planned, wrong string) {
 	if most := a.Step.Plan.Allow.MaxCost; estimate.Cost.High > most {
 		return nil, fmt.Sprintf("- /steps: at worst the plan costs $%s; $%s are allowed (max_usd). %s", estimate.Cost.High, most, dearest(estimate))
 	}
+	most := estimate.Cost.High
+	if len(estimate.Unpriced) > 0 { // nobody knows what those models cost; what the plan may spend bounds it
+		most = a.Step.Plan.Allow.MaxCost
+	}
 	p = &flow.Planned{
 		Definition: w.Source, Hash: w.Hash.String(),
-		Estimate: flow.PlanEstimate{CostMax: estimate.Cost.High, Steps: len(w.Steps), Tools: estimate.Tools},
+		Estimate: flow.PlanEstimate{CostMax: most, Steps: len(w.Steps), Tools: estimate.Tools},
 	}
 	for _, warning := range preview.Lint(w, j.w.roster) {
 		p.Warnings = append(p.Warnings, warning.Code+": "+warning.Detail)

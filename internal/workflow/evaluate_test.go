@@ -53,10 +53,11 @@ func TestEvaluate(t *testing.T) {
 func TestEvaluateTemplate(t *testing.T) {
 	names, scope := tried()
 	for source, want := range map[string]string{
-		`"hello ${{ input.who }}"`:                                    `"hello world"`,
-		`{"a":["${{ input.n }}",1],"b":"${{ steps.check.?output }}"}`: `{"a":[3,1]}`,
-		`"$${{ literal"`: `"${{ literal"`,
-		`7`:              `7`,
+		`["${{ input.n }}",1]`:               `[3,1]`,
+		`{"b":"${{ steps.check.?output }}"}`: `{}`,
+		`"hello ${{ input.who }}"`:           `"hello world"`,
+		`"$${{ literal"`:                     `"${{ literal"`,
+		`7`:                                  `7`,
 	} {
 		got, err := workflow.EvaluateTemplate([]byte(source), names, scope)
 		if err != nil || string(got) != want {
