@@ -179,3 +179,17 @@ func TestPlanAfterACrash(t *testing.T) {
 		t.Errorf("%d requests: %s", len(m.asked), diff)
 	}
 }
+
+// noPrices knows no model.
+type noPrices struct{}
+
+func (noPrices) Model(string) (workflow.ModelFacts, bool) { return workflow.ModelFacts{}, false }
+
+// What a plan costs whose models have no price is bounded by what it may spend: its approval is asked for by that.
+func TestPlanOfUnknownPrice(t *testing.T) {
+	m := &cast{lines: map[string][]string{"": {goodPlan}}}
+	_, o, _ := do(t.Context(), New(Config{Gateway: m, Roster: noPrices{}}), planAttempt(t))
+	if o.Planned == nil || o.Planned.Estimate.CostMax != 500_000_000 {
+		t.Errorf("%+v, %+v", o.Planned, o.Failure)
+	}
+}
