@@ -2617,7 +2617,7 @@ type ListRunsParams struct {
 	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
 
 	// Children Whether runs that steps of other runs started are listed, too
-	Children bool `form:"children,omitempty" json:"children,omitempty,omitzero"`
+	Children *bool `form:"children,omitempty" json:"children,omitempty"`
 
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`

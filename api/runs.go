@@ -251,7 +251,7 @@ func (a *API) ListRuns(ctx context.Context, req ListRunsRequestObject) (ListRuns
 		}
 		filter.Parent, place = &parent, &filter.After // oldest first
 	}
-	filter.Roots = filter.Parent == nil && !req.Params.Children
+	filter.Roots = filter.Parent == nil && !orZero(req.Params.Children)
 	if c := req.Params.Cursor; c != nil {
 		if err := parseCursor("runs", *c, place); err != nil {
 			return nil, err

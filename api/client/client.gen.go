@@ -2616,7 +2616,7 @@ type ListRunsParams struct {
 	Parent *RunID `form:"parent,omitempty" json:"parent,omitempty"`
 
 	// Children Whether runs that steps of other runs started are listed, too
-	Children bool `form:"children,omitempty" json:"children,omitempty,omitzero"`
+	Children *bool `form:"children,omitempty" json:"children,omitempty"`
 
 	// Cursor `next_cursor` of the page before
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
@@ -5917,12 +5917,16 @@ func NewListRunsRequest(server string, params *ListRunsParams) (*http.Request, e
 
 		}
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "children", params.Children, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Children != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "children", *params.Children, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if params.Cursor != nil {

@@ -81,7 +81,10 @@ func (l *listCommand) Run(ctx context.Context, s *screen) error {
 
 func (l *listCommand) runs(ctx context.Context, remote *remote) (runs []client.RunSummary, more bool, err error) {
 	runs = []client.RunSummary{}
-	params := client.ListRunsParams{Children: l.Children}
+	params := client.ListRunsParams{}
+	if l.Children {
+		params.Children = &l.Children
+	}
 	if l.Parent != "" {
 		params.Parent = &l.Parent
 	}
