@@ -45,7 +45,7 @@ func EvaluateTemplate(template json.RawMessage, names Names, s *Scope) (json.Raw
 func evaluate(source []byte, names Names, s *Scope, read func(*compiler, owner) (*Template, error)) (json.RawMessage, error) {
 	c := newCompiler(source, &problems{})
 	o := owner{place: placeAccept} // it knows of no steps: names says which there are
-	c.envs[o.view()] = looseEnvironment(names)
+	c.envs[o.view()] = looseEnvironment(append([]string{"input", "run", "steps"}, names.Roots...))
 	t, err := read(c, o)
 	if err != nil {
 		return nil, err
@@ -88,15 +88,14 @@ func unreadable(err error) error {
 }
 
 // looseEnvironment is where the roots are there and nothing is known of their types.
-func looseEnvironment(names Names) *environment {
-	e := &environment{}
+func looseEnvironment(roots []string) *environment {
+	e := &environment{roots: roots}
 	var declared []cel.EnvOption
-	for _, name := range append([]string{"input", "run", "steps"}, names.Roots...) {
+	for _, name := range roots {
 		declared = append(declared, cel.Variable(name, cel.DynType))
-		e.roots = append(e.roots, name)
 	}
 	env, err := baseEnv().Extend(declared...)
-	if err != nil { // the names were looked at before: see RootName
+	if err != nil { // a root that is no name: a defect of the caller
 		panic(fmt.Errorf("declare the roots of an expression: %w", err))
 	}
 	e.env = env

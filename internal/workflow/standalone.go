@@ -3,8 +3,6 @@ package workflow
 import (
 	"strings"
 
-	"cel.dev/cel-go/cel"
-
 	"github.com/fermata-run/fermata/internal/fault"
 )
 
@@ -13,9 +11,9 @@ import (
 func ParseExpr(source string, roots ...string) (*Expr, error) {
 	source = strings.TrimSpace(source)
 	refused := func(code, detail, edit string) error {
-		e := fault.New(fault.KindInvalid, code, "%s", detail)
-		e.Issues = []fault.Issue{{Code: code, Detail: detail, Suggest: edit}}
-		return e
+		f := fault.New(fault.KindInvalid, code, "%s", detail)
+		f.Issues = []fault.Issue{{Code: code, Detail: detail, Suggest: edit}}
+		return f
 	}
 	if source == "" || len(source) > ExpressionBytesMax {
 		return nil, refused(codeLimit, "an expression has 1 to "+count(ExpressionBytesMax, "byte"), "")
@@ -27,21 +25,14 @@ func ParseExpr(source string, roots ...string) (*Expr, error) {
 	if d.reads.loops > ExpressionLoopsMax {
 		return nil, refused(codeLimit, "the expression has more than "+count(ExpressionLoopsMax, "macro")+" (map, filter, all …)", "")
 	}
-	var declared []cel.EnvOption
-	for _, name := range roots {
-		declared = append(declared, cel.Variable(name, cel.DynType))
-	}
-	env, err := baseEnv().Extend(declared...)
-	if err != nil { // a root that is no name: a defect of the caller
-		return nil, err
-	}
-	checked, issues := env.Check(d.ast)
+	e := looseEnvironment(roots)
+	checked, issues := e.env.Check(d.ast)
 	if issues.Err() != nil {
 		c := &compiler{objects: newObjects()}
-		return nil, refused(c.explain(view{}, &environment{roots: roots}, issues.Errors()[0].Message))
+		return nil, refused(c.explain(view{}, e, issues.Errors()[0].Message))
 	}
 	dispatchByValue(checked.NativeRep())
-	program, err := env.PlanProgram(checked.NativeRep(), programOptions(checked.NativeRep())...)
+	program, err := e.env.PlanProgram(checked.NativeRep(), programOptions(checked.NativeRep())...)
 	if err != nil {
 		return nil, refused(codeExprType, err.Error(), "")
 	}
